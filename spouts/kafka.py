@@ -1,0 +1,161 @@
+"""The spout that reads the log, whichever side of the seam it is on."""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from streamparse.dsl.spout import ShellSpoutSpec
+
+from penstock.errors import NotFoundError, PenstockError
+from penstock.log import Chunk
+from penstock.model import Schema
+from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
+from penstock.rollup.shard import Limits
+from penstock.spouts.base import BatchSpout
+
+TUPLE_BYTES = 1 << 20  # near 1 MiB is where Storm's pipe is fastest
+TUPLE_EVERY = 50_000  # microseconds between tuples that are not full
+TUPLE_OFFSETS = 1 << 17
+
+
+@dataclasses.dataclass
+class _Partition:
+    """Where the spout is in a partition. epoch: changes whenever it goes back; replies to tuples of an earlier one say nothing any more."""
+
+    shard: ShardId
+    epoch: str
+    position: int | None = None
+    pending: dict[int, tuple[int, int, int]] = dataclasses.field(default_factory=dict)  # number: previous, next, bytes
+    sent: int = 0
+    sent_at: int = 0
+    full: bool = False
+    idle_at: int | None = None
+    retry_at: int = 0
+
+
+class KafkaSpout(BatchSpout):
+    """Emits raw record batches, as fetched and as compressed, for the partitions p with p mod tasks == its own index.
+
+    Its only source of position is the control cell of the bolt that it feeds: at its start, and at every fail, it goes back to what is committed there.
+    """
+
+    @classmethod
+    def spec(cls, schema: Schema, *, name: str | None = None, par: int | None = None, config: dict[str, Any] | None = None) -> ShellSpoutSpec:
+        """The spout as a component of a topology. schema: what the records hold; par: how many tasks, one unless the deployment says otherwise."""
+        spec = super().spec(name=name, par=par, config=config)
+        spec.schema = schema
+        return spec
+
+    def open(self) -> None:
+        """Find the partitions that are this task's."""
+        assert self.deployment is not None
+        self.limits = Limits(**self.settings["limits"])
+        self.idle_every = self.settings["flush"]
+        self.topic = self.deployment.topic(self.settings["schema"]["name"])
+        self.active = True
+        self.turn = 0
+        self.partitions = self.assigned()
+
+    def assigned(self) -> list[_Partition]:
+        """This task's partitions, none of them read yet."""
+        assert self.deployment is not None
+        log = self.deployment.log
+        incarnation = log.incarnation(self.topic)
+        return [_Partition(ShardId(self.settings["bolt"], self.settings["generation"], self.topic, incarnation, partition), self.deployment.fresh())
+                for partition in range(log.partitions(self.topic)) if partition % self.tasks == self.index]
+
+    def next_tuple(self) -> None:
+        """Emit at most one tuple: of the partition whose turn it is, or the next that has something to send."""
+        for _ in range(len(self.partitions) if self.active else 0):
+            partition = self.partitions[self.turn]
+            self.turn = (self.turn + 1) % len(self.partitions)
+            try:
+                if self.advance(partition):
+                    return
+            except PenstockError as problem:
+                if not problem.retriable:
+                    raise
+                assert self.deployment is not None
+                partition.retry_at = self.deployment.now() + 1_000_000
+
+    def advance(self, partition: _Partition) -> bool:
+        """Send something of a partition if there is something and it may be sent."""
+        assert self.deployment is not None
+        now = self.deployment.now()
+        if 0 < partition.retry_at - now <= 1_000_000:
+            return False
+        if partition.position is None:
+            partition.position = self.committed(partition.shard)
+        offsets, size = self.room(partition)
+        if offsets <= 0 or size <= 0 or (not partition.full and 0 <= now - partition.sent_at < TUPLE_EVERY):
+            return False
+        chunk = self.deployment.log.read(self.topic, partition.shard.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS))
+        if chunk is not None:
+            partition.full = len(chunk.data) >= TUPLE_BYTES // 2
+            partition.idle_at = None
+            self.send(partition, chunk, False, now)
+            return True
+        partition.full = False
+        if not partition.pending and (partition.idle_at is None or not 0 <= now - partition.idle_at < self.idle_every):
+            # Asks whether the bolt is where this spout thinks that it is, and says that there is no more.
+            partition.idle_at = now
+            self.send(partition, Chunk(partition.position, partition.position, (), (), b""), True, now)
+            return True
+        return False
+
+    def room(self, partition: _Partition) -> tuple[int, int]:
+        """Offsets and bytes that may still be sent before the bolt must have made some durable."""
+        offsets = sum(next_ - previous for previous, next_, _ in partition.pending.values())
+        size = sum(size for _, _, size in partition.pending.values())
+        return self.limits.pending * self.limits.flush_offsets - offsets, self.limits.pending * self.limits.flush_bytes - size
+
+    def committed(self, shard: ShardId) -> int:
+        """The position that the bolt's control cell says. Raises NotFoundError if submit did not make one."""
+        assert self.deployment is not None
+        found = self.deployment.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0]
+        if found is None:
+            raise NotFoundError(f"shard {shard.row.decode()} has no control cell", hint="submit creates it: start the topology with `penstock run` or `penstock submit`")
+        return Control.decode(found).done.offset
+
+    def send(self, partition: _Partition, chunk: Chunk, caught_up: bool, now: int) -> None:
+        """Emit a tuple and remember it until it is answered for."""
+        partition.sent += 1
+        partition.pending[partition.sent] = chunk.previous, chunk.next, len(chunk.data)
+        partition.position, partition.sent_at = chunk.next, now
+        shard = partition.shard
+        self.emit([shard.incarnation, shard.topic, shard.partition, chunk.previous, chunk.first, chunk.next, [list(r) for r in chunk.skipped],
+                   [list(r) for r in chunk.lost], chunk.data, caught_up], tup_id=f"{shard.partition}:{partition.epoch}:{partition.sent}")
+
+    def answered(self, tup_id: str) -> tuple[_Partition, int] | None:
+        """The tuple that an ack or a fail is about; None if it is of an epoch that is over."""
+        number, epoch, sent = tup_id.split(":")
+        for partition in self.partitions:
+            if partition.shard.partition == int(number) and partition.epoch == epoch:
+                return partition, int(sent)
+        return None
+
+    def ack(self, tup_id: str) -> None:
+        """The tuple's records are durable."""
+        found = self.answered(tup_id)
+        if found:
+            found[0].pending.pop(found[1], None)
+
+    def fail(self, tup_id: str) -> None:
+        """Go back to what is committed."""
+        found = self.answered(tup_id)
+        if found:
+            self.go_back(found[0])
+
+    def go_back(self, partition: _Partition) -> None:
+        """Forget the position: the control cell knows it."""
+        assert self.deployment is not None
+        partition.epoch, partition.position, partition.pending = self.deployment.fresh(), None, {}
+        partition.idle_at, partition.full, partition.sent_at = None, False, 0
+
+    def activate(self) -> None:
+        """Go on emitting."""
+        self.active = True
+
+    def deactivate(self) -> None:
+        """Emit nothing until activated."""
+        self.active = False

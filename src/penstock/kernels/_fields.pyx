@@ -1,0 +1,613 @@
+"""The plan of a decoder: which places of a record are wanted, and the columns that their values go to.
+
+A decoder walks a record once and leaves a `Token` at each wanted place: the shape that it found and where it lies. Only when the whole record proved
+well-formed are the tokens turned into values (`accept`), so that the last of duplicate keys wins without anything to undo, a rejected
+record leaves nothing behind, and what a value means is said once for both formats.
+"""
+cimport cython
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+import numpy as np
+
+from penstock.errors import CorruptionError, PenstockError
+from penstock.kernels import reasons as _reasons
+from penstock.kernels._records import headers_value
+from penstock.kernels.columns import Column, Columns
+from penstock.model import Timestamp
+
+from penstock.kernels._bytes cimport hash_text, is_utf8
+from penstock.kernels._values cimport POWERS, number_end, parse_instant, parse_long, scale_double, scale_text
+
+cdef int NO_VALUE = _reasons.NO_VALUE
+cdef int MISSING = _reasons.MISSING
+cdef int NULL_VALUE = _reasons.NULL
+cdef int WRONG_TYPE = _reasons.WRONG_TYPE
+cdef int OUT_OF_RANGE = _reasons.OUT_OF_RANGE
+cdef int BAD_TEXT = _reasons.BAD_TEXT
+cdef int NOT_IN_ENUM = _reasons.NOT_IN_ENUM
+cdef int TOO_LONG = _reasons.TOO_LONG
+cdef int64_t INSTANT_LIMIT = Timestamp.LIMIT
+
+cdef enum Kind:
+    INT_KIND
+    STRING_KIND
+    BOOL_KIND
+    ENUM_KIND
+    TIMESTAMP_KIND
+    DECIMAL_KIND
+
+cdef enum Source:
+    FROM_VALUE
+    FROM_SLICES  # the record's key or a header
+    FROM_RECORD
+
+_KINDS = {"int": INT_KIND, "string": STRING_KIND, "bool": BOOL_KIND, "enum": ENUM_KIND, "timestamp": TIMESTAMP_KIND, "decimal": DECIMAL_KIND}
+_MICROS = {"s": 6, "ms": 3, "us": 0, "iso8601": 0}  # digits between the unit and a microsecond
+_MAX_TEXT = 2**31 - 1  # bytes of a string column: Arrow's offsets are int32
+
+
+cdef inline int _hex4(const uint8_t *p) noexcept nogil:
+    """Four hexadecimal digits, which the walk over the string has checked."""
+    cdef int i, value = 0
+    for i in range(4):
+        value = value << 4 | ((p[i] & 15) + (9 if p[i] > c"9" else 0))
+    return value
+
+
+cdef int64_t unescape(const uint8_t *p, int64_t n, uint8_t *out) noexcept nogil:
+    """Decode the inside of a well-formed JSON string. The bytes written, never more than n; -1 for a surrogate without its other half."""
+    cdef const uint8_t *end = p + n
+    cdef uint8_t *to = out
+    cdef int code, low
+    cdef uint8_t letter
+    while p < end:
+        if p[0] != c"\\":
+            to[0] = p[0]
+            to += 1
+            p += 1
+            continue
+        letter = p[1]
+        p += 2
+        if letter == c"u":
+            code = _hex4(p)
+            p += 4
+            if 0xD800 <= code < 0xE000:
+                if code >= 0xDC00 or end - p < 6 or p[0] != c"\\" or p[1] != c"u":
+                    return -1
+                low = _hex4(p + 2)
+                if low < 0xDC00 or low > 0xDFFF:
+                    return -1
+                p += 6
+                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+            if code < 0x80:
+                to[0] = <uint8_t>code
+                to += 1
+            elif code < 0x800:
+                to[0] = <uint8_t>(0xC0 | code >> 6)
+                to[1] = <uint8_t>(0x80 | (code & 0x3F))
+                to += 2
+            elif code < 0x10000:
+                to[0] = <uint8_t>(0xE0 | code >> 12)
+                to[1] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+                to[2] = <uint8_t>(0x80 | (code & 0x3F))
+                to += 3
+            else:
+                to[0] = <uint8_t>(0xF0 | code >> 18)
+                to[1] = <uint8_t>(0x80 | (code >> 12 & 0x3F))
+                to[2] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+                to[3] = <uint8_t>(0x80 | (code & 0x3F))
+                to += 4
+            continue
+        if letter == c"n":
+            letter = c"\n"
+        elif letter == c"t":
+            letter = c"\t"
+        elif letter == c"r":
+            letter = c"\r"
+        elif letter == c"b":
+            letter = c"\b"
+        elif letter == c"f":
+            letter = c"\f"
+        to[0] = letter
+        to += 1
+    return to - out
+
+
+@cython.final
+cdef class Plan:
+    """The wanted fields, in declared order. Used by one thread at a time."""
+
+    def __cinit__(self):
+        self.specs = NULL
+        self.nodes = NULL
+        self.tokens = NULL
+        self.keys = NULL
+        self.scratch = NULL
+        self.width = 0
+
+    def __init__(self, fields):
+        self._fields = dict(fields)
+        self._kept = []  # the bytes that the structs point to
+        self._headers = {}
+        self.width = len(self._fields)
+        self.specs = <Spec *>calloc(max(self.width, 1), sizeof(Spec))
+        if self.specs == NULL:
+            raise MemoryError
+        paths = self._tree()
+        cdef int i
+        for i, (name, field) in enumerate(self._fields.items()):
+            self._specify(&self.specs[i], field, paths.get(field.keys(name), -1))
+            if field.source.startswith("header:"):
+                self._headers[i] = field.source[len("header:"):].encode()
+
+    def __dealloc__(self):
+        cdef int i
+        if self.specs != NULL:
+            for i in range(self.width):
+                free(self.specs[i].labels)
+        free(self.specs)
+        free(self.nodes)
+        free(self.tokens)
+        free(self.keys)
+        free(self.scratch)
+
+    def _tree(self):
+        """Lay the wanted paths out as nodes in depth-first order, so that a node's descendants follow it."""
+        wanted = {field.keys(name) for name, field in self._fields.items() if field.source == "value"}
+        places = sorted({path[:length] for path in wanted for length in range(len(path) + 1)} | {()})
+        numbers = {path: number for number, path in enumerate(places)}
+        parents = {path: path[:len(path) - 1] for path in places if path}
+        inner = sorted({*parents.values(), ()})
+        self.wants_value = bool(wanted)
+        self.places = len(places)
+        self.nodes = <Node *>calloc(len(places), sizeof(Node))
+        self.tokens = <Token *>calloc(len(places), sizeof(Token))
+        self.keys = <Keys *>calloc(len(inner), sizeof(Keys))
+        if self.nodes == NULL or self.tokens == NULL or self.keys == NULL:
+            raise MemoryError
+        cdef Node *node
+        cdef bytes text
+        for path, number in numbers.items():
+            node = &self.nodes[<int>number]
+            node.parent = numbers[parents[path]] if path else -1
+            text = path[len(path) - 1].encode() if path else b""
+            self._kept.append(text)
+            node.name = <const uint8_t *><const char *>text
+            node.length = len(text)
+            node.inner = inner.index(path) if path in inner else -1
+            node.leaf = path in wanted
+            node.last = max(other for at, other in numbers.items() if at[:len(path)] == path)
+        for number in range(len(inner)):
+            self.keys[<int>number].count = 1
+        return numbers
+
+    cdef _specify(self, Spec *spec, field, int node):
+        cdef bytes text
+        spec.kind = _KINDS[field.kind]
+        spec.source = FROM_VALUE if field.source == "value" else FROM_RECORD if field.source == "record" else FROM_SLICES
+        spec.node = node
+        spec.nullable = field.nullable
+        spec.has_default = field.default is not None
+        if spec.kind == STRING_KIND:
+            spec.max_bytes = field.max_bytes
+        elif spec.kind == ENUM_KIND:
+            self._label(spec, field.values)
+        elif spec.kind == TIMESTAMP_KIND:
+            spec.shift = _MICROS[field.unit]
+            spec.iso = field.unit == "iso8601"
+        elif spec.kind == DECIMAL_KIND:
+            spec.shift = field.scale
+        if spec.has_default:
+            value = field.canonical(field.default)
+            if spec.kind == STRING_KIND:
+                text = value.encode()
+                self._kept.append(text)
+                spec.default_text = <const uint8_t *><const char *>text
+                spec.default_length = len(text)
+            elif spec.kind == ENUM_KIND:
+                spec.default_value = field.values.index(value)
+            else:
+                spec.default_value = value
+
+    cdef _label(self, Spec *spec, values):
+        """The enum's texts in an open-addressing table that is at most half full."""
+        cdef uint32_t size = 2
+        cdef uint32_t at
+        cdef bytes text
+        while size < 2 * len(values):
+            size *= 2
+        spec.labels = <Label *>calloc(size, sizeof(Label))
+        if spec.labels == NULL:
+            raise MemoryError
+        spec.label_mask = size - 1
+        for code, value in enumerate(values):
+            text = value.encode()
+            self._kept.append(text)
+            at = hash_text(<const uint8_t *><const char *>text, len(text)) & spec.label_mask
+            while spec.labels[at].start != NULL:
+                at = (at + 1) & spec.label_mask
+            spec.labels[at] = Label(<const uint8_t *><const char *>text, len(text), code)
+
+    cdef int find(self, int parent, const uint8_t *name, int64_t length) noexcept nogil:
+        """The node of a key of an object, -1 where it is not wanted."""
+        cdef int i
+        for i in range(parent + 1, self.nodes[parent].last + 1):
+            if self.nodes[i].parent == parent and self.nodes[i].length == length and memcmp(self.nodes[i].name, name, length) == 0:
+                return i
+        return -1
+
+    cdef Entry *learn(self, int parent, Entry *before, const uint8_t *raw, int64_t raw_length, const uint8_t *name, int64_t length, int *node) noexcept nogil:
+        """Look a key up that was not the expected one, and expect it here from now on. Returns its entry; `before` where it is too long to have one.
+
+        Only speed depends on what is remembered. A table that is full is begun anew: records whose keys are data must not keep out the rest.
+        """
+        cdef Keys *keys = &self.keys[self.nodes[parent].inner]
+        cdef Entry *entry
+        cdef int i
+        if raw_length > RAW_KEY:
+            node[0] = self.find(parent, name, length)
+            return before
+        for i in range(1, keys.count):
+            entry = &keys.entries[i]
+            if entry.length == raw_length and memcmp(entry.raw, raw, raw_length) == 0:
+                before.following = <int16_t>i
+                node[0] = entry.node
+                return entry
+        if keys.count == KEYS:
+            keys.count = 1
+            keys.entries[0].following = 0
+            before = &keys.entries[0]
+        entry = &keys.entries[keys.count]
+        memset(entry.raw, 0, RAW_KEY)
+        memcpy(entry.raw, raw, raw_length)
+        entry.length = <uint32_t>raw_length
+        entry.node = <int16_t>self.find(parent, name, length)
+        entry.following = 0
+        before.following = <int16_t>keys.count
+        keys.count += 1
+        node[0] = entry.node
+        return entry
+
+    cdef void forget(self, int first, int last) noexcept nogil:
+        """Nothing was found at these nodes (yet, or any more: an earlier duplicate held it)."""
+        cdef int i
+        for i in range(first, last + 1):
+            self.tokens[i].shape = ABSENT
+
+    cdef int find_escaped(self, int parent, const uint8_t *name, int64_t length) noexcept nogil:
+        """The node of a JSON key that is written with escapes."""
+        cdef int64_t decoded = unescape(name, length, self.scratch)
+        return -1 if decoded < 0 else self.find(parent, self.scratch, decoded)
+
+    cdef int _text(self, Token *token, const uint8_t **start, int64_t *length) noexcept nogil:
+        """The text of a token, decoded. WRONG_TYPE where it holds none."""
+        start[0] = token.start
+        length[0] = token.length
+        if token.shape == TEXT:
+            return 0
+        if token.shape == RAW:
+            return 0 if is_utf8(token.start, token.length) else BAD_TEXT
+        if token.shape != ESCAPED:
+            return WRONG_TYPE
+        start[0] = self.scratch
+        length[0] = unescape(token.start, token.length, self.scratch)
+        return BAD_TEXT if length[0] < 0 else 0
+
+    cdef int _scale(self, Spec *spec, Token *token, int64_t *out) noexcept nogil:
+        """A number times 10**shift, rounded half to even."""
+        cdef int64_t power
+        if token.shape == WHOLE:
+            power = POWERS[18 - spec.shift]
+            if token.value >= power or token.value <= -power:
+                return OUT_OF_RANGE
+            out[0] = token.value * POWERS[spec.shift]
+            return 0
+        if token.shape == FRACTION:
+            if token.places <= spec.shift:
+                power = POWERS[18 - spec.shift + token.places]
+                if -power < token.value < power:
+                    out[0] = token.value * POWERS[spec.shift - token.places]
+                    return 0
+            return scale_text(token.start, token.length, spec.shift, out)
+        if token.shape == NUMBER:
+            return scale_text(token.start, token.length, spec.shift, out)
+        if token.shape == FLOAT:
+            return scale_double(token.real, spec.shift, out)
+        return OUT_OF_RANGE if token.shape == HUGE else WRONG_TYPE
+
+    cdef int _whole(self, Token *token, int64_t *out) noexcept nogil:
+        if token.shape == WHOLE:
+            out[0] = token.value
+            return 0
+        if token.shape == NUMBER and token.whole:
+            return parse_long(token.start, token.length, out)
+        return OUT_OF_RANGE if token.shape == HUGE else WRONG_TYPE
+
+    cdef int _instant(self, Spec *spec, Token *token, int64_t *out) noexcept nogil:
+        cdef const uint8_t *start
+        cdef int64_t length
+        cdef int reason
+        if spec.iso:
+            reason = self._text(token, &start, &length)
+            if reason == 0:
+                reason = parse_instant(start, length, out)
+        else:
+            reason = self._scale(spec, token, out)
+        if reason == 0 and (out[0] < 0 or out[0] >= INSTANT_LIMIT):
+            return OUT_OF_RANGE
+        return reason
+
+    cdef int _decimal(self, Spec *spec, Token *token, int64_t *out) noexcept nogil:
+        cdef const uint8_t *start
+        cdef int64_t length
+        cdef int reason
+        cdef bint whole
+        if token.shape < TEXT or token.shape == OTHER:
+            return self._scale(spec, token, out)
+        reason = self._text(token, &start, &length)
+        if reason:
+            return reason
+        if number_end(start, start + length, &whole) != start + length:
+            return WRONG_TYPE
+        return scale_text(start, length, spec.shift, out)
+
+    cdef int _label_code(self, Spec *spec, Token *token, int64_t *out) noexcept nogil:
+        cdef const uint8_t *start
+        cdef int64_t length
+        cdef uint32_t at
+        cdef Label *label
+        cdef int reason = self._text(token, &start, &length)
+        if reason:
+            return reason
+        at = hash_text(start, length) & spec.label_mask
+        while True:
+            label = &spec.labels[at]
+            if label.start == NULL:
+                return NOT_IN_ENUM
+            if label.length == length and memcmp(label.start, start, length) == 0:
+                out[0] = label.code
+                return 0
+            at = (at + 1) & spec.label_mask
+
+    cdef int _string(self, Spec *spec, Token *token) noexcept nogil:
+        """Append a text to the column; its capacity is that of all texts together."""
+        cdef uint8_t *to = spec.text + spec.used
+        cdef int64_t length = token.length
+        if token.shape == ESCAPED:
+            length = unescape(token.start, length, to)
+            if length < 0:
+                return BAD_TEXT
+        elif token.shape == RAW:
+            if not is_utf8(token.start, length):
+                return BAD_TEXT
+        elif token.shape != TEXT:
+            return WRONG_TYPE
+        if length > spec.max_bytes:
+            return TOO_LONG
+        if token.shape != ESCAPED:
+            memcpy(to, token.start, length)
+        spec.used += length
+        return 0
+
+    cdef void _slice(self, Spec *spec, int64_t row, Token *token) noexcept nogil:
+        """The token of a field that comes from the record's key or a header."""
+        cdef const uint8_t *end
+        token.shape = ABSENT
+        if spec.lengths[row] < 0:
+            return
+        token.shape = RAW
+        token.start = self.buffer + spec.starts[row]
+        token.length = spec.lengths[row]
+        if spec.kind == BOOL_KIND:
+            if token.length == 4 and memcmp(token.start, b"true", 4) == 0:
+                token.shape = YES
+            elif token.length == 5 and memcmp(token.start, b"false", 5) == 0:
+                token.shape = NO
+        elif spec.kind == INT_KIND or (spec.kind == TIMESTAMP_KIND and not spec.iso):
+            end = token.start + token.length
+            if number_end(token.start, end, &token.whole) == end:
+                token.shape = NUMBER
+
+    cdef int _take(self, Spec *spec, Token *token, int64_t row) noexcept nogil:
+        """One value into its column. 0 or a reason."""
+        cdef int64_t value = 0
+        cdef int reason = 0
+        cdef bint null = False
+        if token.shape <= NONE:
+            if token.shape == ABSENT and spec.has_default:
+                value = spec.default_value
+                if spec.kind == STRING_KIND:
+                    memcpy(spec.text + spec.used, spec.default_text, spec.default_length)
+                    spec.used += spec.default_length
+            elif not spec.nullable:
+                return MISSING if token.shape == ABSENT else NULL_VALUE
+            else:
+                spec.nulls += 1
+                null = True
+        elif spec.kind == INT_KIND:
+            reason = self._whole(token, &value)
+        elif spec.kind == DECIMAL_KIND:
+            reason = self._decimal(spec, token, &value)
+        elif spec.kind == TIMESTAMP_KIND:
+            reason = self._instant(spec, token, &value)
+        elif spec.kind == ENUM_KIND:
+            reason = self._label_code(spec, token, &value)
+        elif spec.kind == STRING_KIND:
+            reason = self._string(spec, token)
+        else:
+            value = token.shape == YES
+            reason = 0 if token.shape == YES or token.shape == NO else WRONG_TYPE
+        if reason:
+            return reason
+        if spec.valid != NULL:
+            spec.valid[row] = not null
+        if spec.longs != NULL:
+            spec.longs[row] = value
+        elif spec.offsets != NULL:
+            spec.offsets[row + 1] = <int32_t>spec.used
+        elif spec.codes != NULL:
+            spec.codes[row] = <int16_t>value
+        else:
+            spec.flags[row] = <uint8_t>value
+        return 0
+
+    cdef void accept(self, int64_t row) noexcept nogil:
+        """Turn the tokens of a well-formed record into the values of a row, or refuse it for the first field that does not fit."""
+        cdef Token slice
+        cdef Spec *spec
+        cdef int i, reason
+        for i in range(self.width):
+            spec = &self.specs[i]
+            if spec.source == FROM_VALUE:
+                reason = self._take(spec, &self.tokens[spec.node], row)
+            elif spec.source == FROM_SLICES:
+                self._slice(spec, row, &slice)
+                reason = self._take(spec, &slice, row)
+            else:
+                reason = 0 if 0 <= spec.starts[row] < INSTANT_LIMIT else OUT_OF_RANGE
+                spec.longs[row] = spec.starts[row]
+                if spec.valid != NULL:
+                    spec.valid[row] = True
+            if reason:
+                self._clear(row, i)
+                self.reject[row] = reason | (i + 1) << 8
+                return
+        self.reject[row] = 0
+
+    cdef void refuse(self, int64_t row, int reason) noexcept nogil:
+        """Reject a record as a whole."""
+        self._clear(row, 0)
+        self.reject[row] = reason
+
+    cdef void _clear(self, int64_t row, int taken) noexcept nogil:
+        """Leave nothing in a row. taken: how many of its fields were taken already."""
+        cdef Spec *spec
+        cdef int i
+        for i in range(self.width):
+            spec = &self.specs[i]
+            if spec.valid != NULL:
+                spec.nulls -= i < taken and not spec.valid[row]
+                spec.valid[row] = True
+            if spec.longs != NULL:
+                spec.longs[row] = 0
+            elif spec.offsets != NULL:
+                spec.used = spec.offsets[row]
+                spec.offsets[row + 1] = <int32_t>spec.used
+            elif spec.codes != NULL:
+                spec.codes[row] = 0
+            else:
+                spec.flags[row] = 0
+
+    cdef begin(self, records):
+        """Make room for the columns of a batch. Raises CorruptionError if the records do not lie in their buffer."""
+        cdef int64_t count = len(records), size = len(records.buffer), text
+        cdef int i
+        cdef const int64_t[::1] starts, timestamps
+        cdef const int32_t[::1] lengths
+        cdef int64_t[::1] longs
+        cdef int16_t[::1] codes
+        cdef int32_t[::1] offsets
+        cdef uint8_t[::1] flags
+        cdef Spec *spec
+        cdef bytes buffer = records.buffer
+        cdef int64_t longest = 0
+        self.buffer = <const uint8_t *><const char *>buffer
+        self._arrays = []
+        rejects = np.empty(count, np.int32)
+        self._arrays.append((rejects, None, None, records))
+        if count == 0:
+            return
+        value_bytes = _check(records.value_start, records.value_length, count, size, &longest)
+        key_bytes = _check(records.key_start, records.key_length, count, size, &longest)
+        offsets = rejects
+        self.reject = &offsets[0]
+        for i, field in enumerate(self._fields.values()):
+            spec = &self.specs[i]
+            spec.used = spec.nulls = 0
+            text = value_bytes
+            slices = None
+            if spec.source == FROM_RECORD:
+                slices = (records.timestamps, None)
+                timestamps = slices[0]
+                spec.starts = &timestamps[0]
+            elif spec.source == FROM_SLICES:
+                slices = (records.key_start, records.key_length)
+                text = key_bytes
+                if i in self._headers:
+                    slices = headers_value(records, self._headers[i])
+                    text = _check(slices[0], slices[1], count, size, &longest)
+                starts, lengths = slices
+                spec.starts, spec.lengths = &starts[0], &lengths[0]
+            valid = data = ends = None
+            spec.longs, spec.codes, spec.flags, spec.offsets, spec.valid = NULL, NULL, NULL, NULL, NULL
+            if field.nullable:
+                valid = np.empty(count, np.uint8)
+                flags = valid
+                spec.valid = &flags[0]
+            if spec.kind == STRING_KIND:
+                text += count * spec.default_length
+                if text > _MAX_TEXT:
+                    raise PenstockError(f"{count} records may hold {text} bytes of text in one column", hint="decode fewer records at once")
+                data = np.empty(text + 1, np.uint8)
+                ends = np.empty(count + 1, np.int32)
+                flags, offsets = data, ends
+                spec.text, spec.offsets = &flags[0], &offsets[0]
+                spec.offsets[0] = 0
+            elif spec.kind == ENUM_KIND:
+                data = np.empty(count, np.int16)
+                codes = data
+                spec.codes = &codes[0]
+            elif spec.kind == BOOL_KIND:
+                data = np.empty(count, np.uint8)
+                flags = data
+                spec.flags = &flags[0]
+            else:
+                data = np.empty(count, np.int64)
+                longs = data
+                spec.longs = &longs[0]
+            self._arrays.append((data, ends, valid, slices))
+        free(self.scratch)
+        self.scratch = <uint8_t *>malloc(longest + 1)
+        if self.scratch == NULL:
+            raise MemoryError
+
+    cdef end(self):
+        """The finished columns."""
+        cdef int i
+        arrays, self._arrays = self._arrays, None
+        rejects = arrays[0][0]
+        if len(rejects) == 0:
+            return Columns({name: _empty(field) for name, field in self._fields.items()}, rejects)
+        columns = {}
+        for i, (name, field) in enumerate(self._fields.items()):
+            data, ends, valid, _ = arrays[i + 1]
+            if ends is not None:
+                data = data[:self.specs[i].used].copy()
+            columns[name] = Column(field, data, ends, valid if self.specs[i].nulls else None)
+        return Columns(columns, rejects)
+
+
+def _empty(field):
+    kind = {"enum": np.int16, "bool": np.uint8, "string": np.uint8}.get(field.kind, np.int64)
+    return Column(field, np.empty(0, kind), np.zeros(1, np.int32) if field.kind == "string" else None)
+
+
+cdef int64_t _check(starts, lengths, int64_t count, int64_t size, int64_t *longest) except -1:
+    """The bytes of all slices together. Raises CorruptionError where one is not inside the buffer."""
+    cdef const int64_t[::1] start = starts
+    cdef const int32_t[::1] length = lengths
+    cdef int64_t i, total = 0
+    cdef bint inside = start.shape[0] == count and length.shape[0] == count
+    if inside:
+        for i in range(count):
+            if length[i] > 0:
+                total += length[i]
+                if length[i] > longest[0]:
+                    longest[0] = length[i]
+            if length[i] >= 0 and (start[i] < 0 or start[i] > size - length[i]):
+                inside = False
+    if not inside:
+        raise CorruptionError("records do not lie inside their buffer")
+    return total

@@ -1,0 +1,307 @@
+"""HyperLogLog, sparse then dense, free of order: see _hll.pxd for the memory, docs/cell-format.md for the bytes."""
+from libc.math cimport log, sqrt, INFINITY
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from penstock.errors import CorruptionError, InternalError
+from penstock.kernels._varint cimport fail, get_varint, put_varint
+
+cdef enum:
+    FIRST = 8  # entries of the smallest log
+
+cdef int GAPS[8]
+GAPS[:] = [701, 301, 132, 57, 23, 10, 4, 1]
+
+
+cdef void compact(hll_t *sketch) noexcept nogil:
+    """Sort the log and keep the highest rank of each register. A shell sort with the gaps of M. Ciura (2001): in place, quick for few."""
+    cdef uint32_t *log_ = <uint32_t *>sketch.memory
+    cdef uint32_t entry, at, read, gap, kept = 0, count = sketch.count
+    cdef int index
+    for index in range(8):
+        gap = GAPS[index]
+        for read in range(gap, count):
+            entry = log_[read]
+            at = read
+            while at >= gap and log_[at - gap] > entry:
+                log_[at] = log_[at - gap]
+                at -= gap
+            log_[at] = entry
+    for read in range(count):
+        if read + 1 == count or log_[read] >> 6 != log_[read + 1] >> 6:
+            log_[kept] = log_[read]
+            kept += 1
+    sketch.count = kept
+
+
+cdef long make_dense(hll_t *sketch, int precision) noexcept nogil:
+    """Change from a log to registers."""
+    cdef uint8_t *registers = <uint8_t *>calloc(1 << precision, 1)
+    cdef uint32_t *log_ = <uint32_t *>sketch.memory
+    cdef uint32_t index, was = 4 * sketch.capacity
+    if registers == NULL:
+        return -1
+    for index in range(sketch.count):
+        registers[log_[index] >> 6] = max(registers[log_[index] >> 6], <uint8_t>(log_[index] & 63))
+    free(sketch.memory)
+    sketch.count, sketch.capacity, sketch.memory = DENSE, 0, registers
+    return (1 << precision) - <long>was
+
+
+cdef long hll_grow(hll_t *sketch, uint32_t entry, int precision) noexcept nogil:
+    """Count an entry that the log has no room for."""
+    cdef uint32_t capacity
+    cdef uint8_t *memory
+    cdef long grown = 0
+    compact(sketch)
+    if 2 * sketch.count >= sketch.capacity:
+        capacity = 2 * sketch.capacity if sketch.capacity else FIRST
+        if 4 * capacity > <uint32_t>1 << precision:
+            grown = make_dense(sketch, precision)
+            if grown < 0:
+                return -1
+            hll_add(sketch, entry, precision)
+            return grown
+        memory = <uint8_t *>realloc(sketch.memory, 4 * capacity)
+        if memory == NULL:
+            return -1
+        grown = 4 * (capacity - sketch.capacity)
+        sketch.capacity, sketch.memory = capacity, memory
+    (<uint32_t *>sketch.memory)[sketch.count] = entry
+    sketch.count += 1
+    return grown
+
+
+cdef long hll_merge(hll_t *sketch, hll_t *other, int precision) noexcept nogil:
+    """Count what another has counted; how many bytes of memory that took, or -1."""
+    cdef uint32_t index
+    cdef long grown = 0, more
+    if other.count == DENSE and sketch.count != DENSE:
+        grown = make_dense(sketch, precision)
+        if grown < 0:
+            return -1
+    if other.count == DENSE:
+        for index in range(<uint32_t>1 << precision):
+            sketch.memory[index] = max(sketch.memory[index], other.memory[index])
+        return grown
+    for index in range(other.count):
+        more = hll_add(sketch, (<uint32_t *>other.memory)[index], precision)
+        if more < 0:
+            return -1
+        grown += more
+    return grown
+
+
+cdef inline uint32_t varint_size(uint32_t value) noexcept nogil:
+    return 1 if value < 1 << 7 else 2 if value < 1 << 14 else 3 if value < 1 << 21 else 4
+
+
+cdef uint32_t sparse_size(const uint8_t *registers, int precision, uint32_t *count) noexcept nogil:
+    """How many bytes the entries of dense registers would take, or at least as many as dense; and how many entries there are."""
+    cdef uint32_t size = 0, index, following = 0, most = 3 * (<uint32_t>1 << precision) // 4
+    count[0] = 0
+    for index in range(<uint32_t>1 << precision):
+        if registers[index] != 0:
+            size += varint_size((index - following) << 6 | registers[index])
+            following = index + 1
+            count[0] += 1
+            if size >= most:
+                return most
+    return size
+
+
+cdef long hll_read(hll_t *sketch, reader_t *reader, int precision) noexcept nogil:
+    """Count what a sketch in a cell has counted. Only the canonical bytes of a state pass."""
+    cdef uint32_t index, shift, following = 0, registers = <uint32_t>1 << precision, size = 3 * registers // 4, ignored
+    cdef uint32_t most = 65 - precision
+    cdef uint64_t count, entry, packed, done
+    cdef const uint8_t *begin
+    cdef hll_t other
+    cdef long grown = 0, more
+    if get_varint(reader, 32, &count) < 0:
+        return -1
+    if count == 0:
+        if reader.end - reader.at < size:
+            return fail(reader, "it ends within dense registers")
+        memset(&other, 0, sizeof(hll_t))
+        if make_dense(&other, precision) < 0:
+            return -1
+        for index in range(registers // 4):
+            packed = reader.at[0] | <uint64_t>reader.at[1] << 8 | <uint64_t>reader.at[2] << 16
+            reader.at += 3
+            for shift in range(4):
+                other.memory[4 * index + shift] = <uint8_t>(packed >> 6 * shift & 63)
+                if other.memory[4 * index + shift] > most:
+                    hll_free(&other)
+                    return fail(reader, "a rank is too high")
+        if sparse_size(other.memory, precision, &ignored) < size:
+            hll_free(&other)
+            return fail(reader, "dense registers would be smaller sparse")
+        grown = hll_merge(sketch, &other, precision)
+        hll_free(&other)
+        return grown
+    begin = reader.at
+    for done in range(1, count):
+        if get_varint(reader, precision + 6, &entry) < 0:
+            return -1
+        index = following + <uint32_t>(entry >> 6)
+        if index >= registers or entry & 63 == 0 or entry & 63 > most:
+            return fail(reader, "a register or its rank is out of range")
+        if reader.at - begin >= size:
+            return fail(reader, "sparse registers would be smaller dense")
+        following = index + 1
+        more = hll_add(sketch, index << 6 | <uint32_t>(entry & 63), precision)
+        if more < 0:
+            return -1
+        grown += more
+    return grown
+
+
+cdef uint8_t *hll_write(hll_t *sketch, uint8_t *out, int precision) noexcept nogil:
+    """Write the canonical bytes, the smaller form; the place after them. At most 5 + 3/4 * 2**precision bytes.
+
+    A log has at most 2**precision / 4 entries, of two bytes each but for the few that come after a gap of 256 registers: always smaller than dense.
+    """
+    cdef uint32_t index, count, following = 0, registers = <uint32_t>1 << precision, size = 3 * registers // 4, packed
+    cdef uint32_t *log_ = <uint32_t *>sketch.memory
+    cdef uint8_t *begin
+    if sketch.count != DENSE:
+        compact(sketch)
+        begin = put_varint(out, sketch.count + 1)
+        out = begin
+        for index in range(sketch.count):
+            out = put_varint(out, ((log_[index] >> 6) - following) << 6 | (log_[index] & 63))
+            following = (log_[index] >> 6) + 1
+        return out
+    if sparse_size(sketch.memory, precision, &count) < size:
+        out = put_varint(out, count + 1)
+        for index in range(registers):
+            if sketch.memory[index] != 0:
+                out = put_varint(out, (index - following) << 6 | sketch.memory[index])
+                following = index + 1
+        return out
+    out = put_varint(out, 0)
+    for index in range(0, registers, 4):
+        packed = sketch.memory[index] | sketch.memory[index + 1] << 6 | sketch.memory[index + 2] << 12 | sketch.memory[index + 3] << 18
+        out[0], out[1], out[2] = <uint8_t>(packed & 0xFF), <uint8_t>(packed >> 8 & 0xFF), <uint8_t>(packed >> 16)
+        out += 3
+    return out
+
+
+cdef void hll_clear(hll_t *sketch) noexcept nogil:
+    """Forget all entries, and keep a log's memory for the next."""
+    if sketch.count == DENSE:
+        hll_free(sketch)
+    sketch.count = 0
+
+
+cdef void hll_free(hll_t *sketch) noexcept nogil:
+    """Give the memory back; the sketch is empty."""
+    free(sketch.memory)
+    memset(sketch, 0, sizeof(hll_t))
+
+
+cdef double sigma(double x) noexcept nogil:
+    cdef double y = 1, z = x, last = -1
+    if x == 1:
+        return INFINITY
+    while z != last:
+        x *= x
+        last = z
+        z += x * y
+        y += y
+    return z
+
+
+cdef double tau(double x) noexcept nogil:
+    cdef double y = 1, z = 1 - x, last = -1
+    if x == 0 or x == 1:
+        return 0
+    while z != last:
+        x = sqrt(x)
+        last = z
+        y *= 0.5
+        z -= (1 - x) * (1 - x) * y
+    return z / 3
+
+
+cdef class Hll:
+    """A HyperLogLog of 2**precision registers, 4 <= precision <= 16; each holds the greatest rank seen. InternalError for another precision."""
+
+    def __cinit__(self, int precision):
+        if not 4 <= precision <= 16:
+            raise InternalError(f"a HyperLogLog of precision {precision}; 4 to 16 are possible")
+        self.precision = precision
+
+    def __dealloc__(self):
+        free(self.sketch.memory)
+
+    def add(self, uint64_t hashed):
+        """Count a value by its XXH64."""
+        if hll_add(&self.sketch, hll_entry(hashed, self.precision), self.precision) < 0:
+            raise MemoryError()
+
+    def merge(self, Hll other not None):
+        """Add what another of the same precision has counted. InternalError if it is of another."""
+        if other.precision != self.precision:
+            raise InternalError(f"a HyperLogLog of precision {other.precision} cannot be merged into one of {self.precision}")
+        if other is not self and hll_merge(&self.sketch, &other.sketch, self.precision) < 0:
+            raise MemoryError()
+
+    def registers(self):
+        """All registers, a byte each."""
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, 1 << self.precision)
+        cdef uint8_t *registers = <uint8_t *>PyBytes_AS_STRING(made)
+        cdef uint32_t index, entry
+        memset(registers, 0, 1 << self.precision)
+        if self.sketch.count == DENSE:
+            for index in range(<uint32_t>1 << self.precision):
+                registers[index] = self.sketch.memory[index]
+        else:
+            for index in range(self.sketch.count):
+                entry = (<uint32_t *>self.sketch.memory)[index]
+                registers[entry >> 6] = max(registers[entry >> 6], <uint8_t>(entry & 63))
+        return made
+
+    def estimate(self):
+        """How many different values: the improved raw estimator, Algorithm 6 of O. Ertl, "New cardinality estimation algorithms for
+        HyperLogLog sketches", arXiv:1702.01284."""
+        cdef int counts[65]
+        cdef int most = 64 - self.precision, rank
+        cdef double size = 1 << self.precision, total
+        cdef const uint8_t[::1] registers = self.registers()
+        cdef Py_ssize_t index
+        memset(counts, 0, sizeof(counts))
+        for index in range(registers.shape[0]):
+            counts[registers[index]] += 1
+        if counts[0] == registers.shape[0]:
+            return 0.0
+        total = size * tau(1 - counts[most + 1] / size)
+        for rank in range(most, 0, -1):
+            total = 0.5 * (total + counts[rank])
+        return size * size / (2 * log(2) * (total + size * sigma(counts[0] / size)))
+
+    def to_bytes(self):
+        """Its part of a cell: sparse while that is smaller, else dense."""
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, 5 + (1 << self.precision))
+        cdef uint8_t *begin = <uint8_t *>PyBytes_AS_STRING(out)
+        return out[:hll_write(&self.sketch, begin, self.precision) - begin]
+
+    @classmethod
+    def from_bytes(cls, bytes data not None, int precision):
+        """The sketch of its bytes. Raises CorruptionError."""
+        cdef Hll made = cls(precision)
+        cdef reader_t reader
+        reader.at = <const uint8_t *>PyBytes_AS_STRING(data)
+        reader.end = reader.at + PyBytes_GET_SIZE(data)
+        reader.problem = NULL
+        if hll_read(&made.sketch, &reader, precision) < 0:
+            if reader.problem == NULL:
+                raise MemoryError()
+        elif reader.at != reader.end:
+            fail(&reader, "bytes are left over")
+        if reader.problem != NULL:
+            raise CorruptionError(f"sketch of {len(data)} bytes is corrupt: {reader.problem.decode()}",
+                                  hint="nothing of it is used; rebuild its window from the archive")
+        return made

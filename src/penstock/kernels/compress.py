@@ -1,0 +1,75 @@
+"""The codecs of record batches: gzip, snappy (plain and in xerial's framing), lz4 frames, zstd.
+
+Numbers are those of a batch's attributes. Kafka's own clients write snappy in xerial's framing; librdkafka writes it plain. Each batch's
+output has an upper limit, so that a few bytes that claim to be gigabytes are a CorruptionError and not the end of the process.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import cramjam
+
+from penstock.errors import CorruptionError
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+NAMES = {number: name for name, number in CODECS.items()}
+LIMIT = 256 << 20  # bytes that the batches of one call may decompress to
+XERIAL = b"\x82SNAPPY\x00"
+XERIAL_HEADER = 16  # the magic, a version and the oldest compatible one, 4 bytes each
+
+
+def compress(data: bytes, codec: str) -> bytes:
+    """The payload of a batch, compressed. codec: one of `CODECS`."""
+    if codec == "none":
+        return data
+    if codec == "snappy":
+        return bytes(cramjam.snappy.compress_raw(data))
+    return bytes(getattr(cramjam, codec).compress(data))
+
+
+def decompress_into(codec: int, source: memoryview, target: memoryview) -> int:
+    """Decompress a payload into `target` and return its size. Raises cramjam.DecompressionError, also where `target` is too small for it."""
+    name = NAMES[codec]
+    if name != "snappy":
+        return int(getattr(cramjam, name).decompress_into(source, target))
+    if source[:len(XERIAL)] != XERIAL:
+        return _snappy_block(source, target)
+    at, size = XERIAL_HEADER, 0
+    while at < len(source):
+        length = int.from_bytes(source[at:at + 4], "big")
+        at += 4
+        if length > len(source) - at:
+            raise cramjam.DecompressionError("a snappy block is truncated")
+        size += _snappy_block(source[at:at + length], target[size:])
+        at += length
+    return size
+
+
+def _snappy_block(source: memoryview, target: memoryview) -> int:
+    return int(cramjam.snappy.decompress_raw_into(source, target))
+
+
+def too_small(problem: cramjam.DecompressionError) -> bool:
+    """Whether a larger target may help. cramjam has one error for that and for bad bytes, and only its text tells."""
+    return "whole buffer" in str(problem) or "output buffer" in str(problem)
+
+
+def guess(codec: int, source: memoryview) -> int:
+    """How large a payload's output probably is: enough to begin with."""
+    if NAMES[codec] == "gzip" and len(source) >= 18:
+        return min(int.from_bytes(source[-4:], "little") + 64, LIMIT)  # RFC 1952: ISIZE; what it claims is only a beginning
+    return 4 * len(source) + 4096
+
+
+def decompress(codec: int, source: Any, limit: int = LIMIT) -> bytes:
+    """A payload's bytes. Raises CorruptionError where they do not decompress, or not within `limit` bytes."""
+    source = memoryview(source)
+    size = min(guess(codec, source), limit)
+    while True:
+        target = bytearray(size)
+        try:
+            return bytes(memoryview(target)[:decompress_into(codec, source, memoryview(target))])
+        except cramjam.DecompressionError as problem:
+            if size >= limit or not too_small(problem):
+                raise CorruptionError(f"a {NAMES[codec]} payload of {len(source)} bytes does not decompress within {limit} bytes ({problem})") from None
+            size = min(4 * size, limit)

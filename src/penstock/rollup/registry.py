@@ -1,0 +1,164 @@
+"""What runs and what is served: bolts' definitions, their generations, which one is published, and their shards.
+
+Rows of the control table beside the control cells: `generation/<bolt>/<generation>` holds the definition as pure data,
+`published/<bolt>` the generation that readers are served, `provider/<rollup|dataset>/<name>` the bolt that makes it.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from penstock.errors import ConfigurationError, NotFoundError, UsageError
+from penstock.log import Log
+from penstock.model import Rollup
+from penstock.model.units import instant
+from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
+from penstock.rollup.fold import index_table
+from penstock.table import Table, prefix_end
+
+
+@dataclasses.dataclass(frozen=True)
+class BoltDefinition:
+    """A bolt as pure data: all that its bytes depend on, and what it makes."""
+
+    bolt: str  # "<topology>.<component>"
+    kind: str  # "rollup", "archive", or the import path of a bolt of the user's own
+    generation: str
+    schema: dict[str, Any]
+    rollups: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The definition as pure data."""
+        return {**dataclasses.asdict(self), "rollups": list(self.rollups)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "BoltDefinition":
+        """The definition of its pure-data form."""
+        return cls(data["bolt"], data["kind"], data["generation"], data["schema"], tuple(data["rollups"]))
+
+    @property
+    def makes(self) -> list[str]:
+        """What readers ask for by name: "rollup/by_advertiser", "dataset/ads"."""
+        if self.kind == "archive":
+            return [f"dataset/{self.schema['name']}"]
+        return [f"rollup/{rollup['name']}" for rollup in self.rollups]
+
+    def rollup(self, name: str) -> Rollup:
+        """One of its roll-ups."""
+        return next(Rollup.from_json(data) for data in self.rollups if data["name"] == name)
+
+
+class Registry:
+    """Reads and writes what is registered in a table store."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def prepare(self, definition: BoltDefinition, log: Log, topic: str, start: str | None = None) -> list[ShardId]:
+        """Make all that a bolt needs before its first tuple: tables, registration, and the control cell of every partition. Idempotent.
+
+        start: where a generation begins: "earliest", "latest" or a time; needed for one that differs from what is served. Raises UsageError.
+        """
+        self.table.create(CONTROL_TABLE)
+        self._claim_names(definition)
+        known = self.generations(definition.bolt)
+        if definition.generation not in known:
+            if known and start is None:
+                raise UsageError(f"{definition.bolt} has changed: generation {definition.generation} is new, and {self.published(definition.bolt)} is served",
+                                 hint="say where the new one begins: --from earliest, --from latest or --from TIME; then `penstock publish` when it has caught up")
+        for data in definition.rollups:
+            rollup = Rollup.from_json(data)
+            for name, ttl in rollup.tables():
+                self.table.create(name, ttl=ttl)
+            self.table.create(index_table(rollup), ttl=max(ttl for _, ttl in rollup.tables()))
+        incarnation = log.incarnation(topic)
+        shards = [ShardId(definition.bolt, definition.generation, topic, incarnation, p) for p in range(log.partitions(topic))]
+        for shard in shards:
+            if self.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0] is None:
+                # A partition or a topic that appears later begins at its beginning; only the first ones begin where the user says.
+                first_time = definition.generation not in known
+                offset = resolve_start(log, topic, shard.partition, (start or "earliest") if first_time else "earliest")
+                self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(offset).encode())
+        self._set_once(f"generation/{definition.bolt}/{definition.generation}", definition.to_json())
+        self._set_once(f"published/{definition.bolt}", {"generation": definition.generation})
+        return shards
+
+    def _claim_names(self, definition: BoltDefinition) -> None:
+        for name in definition.makes:
+            found = self._set_once(f"provider/{name}", {"bolt": definition.bolt})
+            if found["bolt"] != definition.bolt:
+                raise ConfigurationError(f"{name.replace('/', ' ')} is made by {found['bolt']} already", hint=f"give the one of {definition.bolt} another name, or use another deployment")
+
+    def _set_once(self, row: str, value: dict[str, Any]) -> dict[str, Any]:
+        data = json.dumps(value, sort_keys=True).encode()
+        self.table.compare_and_set(CONTROL_TABLE, row.encode(), CONTROL_COLUMN, None, data)
+        return self._get(row) or value
+
+    def _get(self, row: str) -> dict[str, Any] | None:
+        found = self.table.get(CONTROL_TABLE, [(row.encode(), CONTROL_COLUMN)])[0]
+        return None if found is None else json.loads(found)
+
+    def _names(self, prefix: str) -> list[str]:
+        if CONTROL_TABLE not in self.table.tables():
+            return []
+        return [row.decode()[len(prefix):] for row, _ in self.table.scan(CONTROL_TABLE, prefix.encode(), prefix_end(prefix.encode()))]
+
+    def generations(self, bolt: str) -> list[str]:
+        """The generations of a bolt that were ever started."""
+        return self._names(f"generation/{bolt}/")
+
+    def bolts(self) -> list[str]:
+        """All bolts that were ever started."""
+        return self._names("published/")
+
+    def published(self, bolt: str) -> str:
+        """The generation of a bolt that readers are served. Raises NotFoundError."""
+        found = self._get(f"published/{bolt}")
+        if found is None:
+            raise NotFoundError(f"bolt {bolt} was never started here", hint=f"there are {', '.join(self.bolts()) or 'none'}")
+        return str(found["generation"])
+
+    def publish(self, bolt: str, generation: str) -> None:
+        """Serve another generation from now on. Raises NotFoundError for one that was never started."""
+        if generation not in self.generations(bolt):
+            raise NotFoundError(f"{bolt} has no generation {generation}", hint=f"it has {', '.join(self.generations(bolt)) or 'none'}")
+        row = f"published/{bolt}".encode()
+        old = self.table.get(CONTROL_TABLE, [(row, CONTROL_COLUMN)])[0]
+        if not self.table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, old, json.dumps({"generation": generation}).encode()):
+            raise UsageError(f"another generation of {bolt} was published at the same moment", hint="look with `penstock status`, and publish again if that was not meant")
+
+    def definition(self, bolt: str, generation: str) -> BoltDefinition:
+        """The definition of a generation. Raises NotFoundError."""
+        found = self._get(f"generation/{bolt}/{generation}")
+        if found is None:
+            raise NotFoundError(f"{bolt} has no generation {generation}", hint=f"it has {', '.join(self.generations(bolt)) or 'none'}")
+        return BoltDefinition.from_json(found)
+
+    def names(self, what: str) -> list[str]:
+        """All roll-ups ("rollup") or datasets ("dataset") that some bolt makes."""
+        return self._names(f"provider/{what}/")
+
+    def provider(self, what: str, name: str) -> BoltDefinition:
+        """The published definition of the bolt that makes a roll-up or a dataset. Raises NotFoundError."""
+        found = self._get(f"provider/{what}/{name}") if CONTROL_TABLE in self.table.tables() else None
+        if found is None:
+            raise NotFoundError(f"there is no {'roll-up' if what == 'rollup' else what} {name!r} here", hint=f"there are {', '.join(self.names(what)) or 'none yet: run a topology first'}")
+        return self.definition(found["bolt"], self.published(found["bolt"]))
+
+    def shards(self, bolt: str, generation: str) -> list[tuple[ShardId, Control]]:
+        """A generation's shards with their control cells, as they are now."""
+        prefix = f"shard/{bolt}/{generation}/".encode()
+        return [(ShardId.of_row(row), Control.decode(cells[CONTROL_COLUMN])) for row, cells in self.table.scan(CONTROL_TABLE, prefix, prefix_end(prefix))]
+
+
+def resolve_start(log: Log, topic: str, partition: int, start: str) -> int:
+    """The offset that "earliest", "latest" or a time stands for. Raises UsageError for anything else."""
+    if start == "earliest":
+        return log.start(topic, partition)
+    if start == "latest":
+        return log.end(topic, partition)
+    return log.offset_at(topic, partition, instant(start, "--from"))
+
+
+__all__ = ["BoltDefinition", "Registry", "resolve_start"]
