@@ -1,7 +1,9 @@
 """Helpers of the decoding kernels' tests: records without a log, and the comparison of two decoders."""
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,7 @@ def cells(column: Column) -> list[Any]:
         plain = column.data.tolist()
     else:
         text, ends = column.data.tobytes(), column.offsets.tolist()
-        plain = [text[start:end].decode() for start, end in zip(ends, ends[1:])]
+        plain = [text[start:end].decode() for start, end in itertools.pairwise(ends)]
     return plain if column.valid is None else [value if valid else None for value, valid in zip(plain, column.valid.tolist())]
 
 

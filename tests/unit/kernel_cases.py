@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from penstock.kernels import reference_group
 from penstock.kernels.columns import Column, Columns
-from penstock.model import By, Bool, Count, Decimal, Enum, Field, Int, Max, Min, Rollup, Schema, String, Sum, Timestamp, Uniques
+from penstock.model import Bool, By, Count, Decimal, Enum, Field, Int, Max, Min, Rollup, Schema, String, Sum, Timestamp, Uniques
 from penstock.model.units import MINUTE
 
 
@@ -38,7 +39,8 @@ def column_of(field: Field, values: Sequence[Any]) -> Column:
         offsets = np.cumsum([0] + [len(text) for text in texts]).astype(np.int32)
         return Column(field, np.frombuffer(b"".join(texts), np.uint8), offsets, valid)
     if field.kind == "enum":
-        return Column(field, np.array([field.values.index(value) if value is not None else 0 for value in values], np.int16), None, valid)
+        codes = {None: 0, **{value: code for code, value in enumerate(field.values)}}  # type: ignore[attr-defined]
+        return Column(field, np.array([codes[value] for value in values], np.int16), None, valid)
     return Column(field, np.array([value or 0 for value in values], np.uint8 if field.kind == "bool" else np.int64), None, valid)
 
 

@@ -1,6 +1,7 @@
 """Group-by: the compiled kernel and the reference against a plain dict, however the events are cut into batches, deltas and shards."""
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -70,7 +71,8 @@ def cells_of(kernels: Any, plan: RollupPlan, deltas: list[Any]) -> dict[tuple[st
     """Flush deltas, one after the other, into a dict."""
     table: dict[tuple[str, bytes, bytes], bytes] = {}
     for stamp, delta in enumerate(deltas, 1):
-        for keys in delta.keys():
+        flushed = delta.keys()
+        for keys in flushed:
             places = [(keys.table, row, column) for row, column in zip(keys.rows, keys.columns)]
             assert len(set(places)) == len(places)
             for place, cell in zip(places, delta.merge(keys.index, [table.get(place) for place in places], stamp)):
@@ -235,16 +237,14 @@ def test_tables_grow_with_a_hundred_thousand_groups() -> None:
 def test_columns_that_break_the_contract_are_refused_whole() -> None:
     record = {"ts": 0, "account": 1, "page": "ab", "flag": True, "type": "buy", "device": None, "user": 7, "agent": "x", "cost": 5, "seen": None}
     plan, verdict = PLANS[0], np.zeros(2, np.uint8)
-    wrong = {
-        "ts": lambda column: setattr(column, "data", np.array([0, Timestamp.LIMIT], np.int64)),
-        "page": lambda column: setattr(column, "offsets", np.array([0, 2, 99], np.int32)),
-        "agent": lambda column: setattr(column, "offsets", np.array([0, -1, 2], np.int32)),
-        "device": lambda column: (setattr(column, "data", np.array([0, 2], np.int16)), setattr(column, "valid", None)),
-        "account": lambda column: setattr(column, "data", np.zeros(1, np.int64)),
-    }
-    for name, spoil in wrong.items():
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("ts", {"data": np.array([0, Timestamp.LIMIT], np.int64)}), ("ts", {"data": np.array([-1, 0], np.int64)}),
+        ("page", {"offsets": np.array([0, 2, 99], np.int32)}), ("agent", {"offsets": np.array([0, -1, 2], np.int32)}),
+        ("device", {"data": np.array([0, 2], np.int16), "valid": None}), ("account", {"data": np.zeros(1, np.int64)}),
+        ("cost", {"valid": np.ones(1, np.uint8)})]
+    for name, spoiled in wrong:
         columns = columns_of(SCHEMA.columns, [record, record])
-        spoil(columns.columns[name])
+        columns.columns[name] = dataclasses.replace(columns.columns[name], **spoiled)
         delta = FASTEST.Delta(plan, GENERATION, SHARD)
         with pytest.raises(InternalError, match=name):
             delta.add(columns, verdict, 0, 2)

@@ -99,7 +99,7 @@ def test_precisions_do_not_mix(kernels: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", [8, 11, 14])
-@pytest.mark.parametrize("seed", [2, 3])  # fixed: of all seeds, about one in thirty goes beyond three errors at one of the counts
+@pytest.mark.parametrize("seed", [2, 3])  # fixed: about one seed in fifteen goes beyond three errors at one of the many counts
 def test_estimates_are_within_three_standard_errors_from_none_to_a_million(precision: int, seed: int) -> None:
     print(f"seed {seed}")
     limit = 3 * 1.04 / 2 ** (precision / 2)

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import random
 import struct
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import cramjam
 import numpy as np

@@ -24,7 +24,8 @@ import decimal
 import json
 import re
 import struct
-from typing import Any, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,12 +108,12 @@ def batch_spans(data: bytes) -> npt.NDArray[np.int64]:
 class Cursor:
     """Reads bytes from the front. Raises IndexError at the end."""
 
-    def __init__(self, data: bytes, at: int = 0) -> None:
-        self.data, self.at = data, at
+    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+        self.data, self.at, self.end = data, at, len(data) if end is None else end
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
-        if not 0 <= count <= len(self.data) - self.at:
+        if not 0 <= count <= self.end - self.at:
             raise IndexError(self.at)
         self.at += count
         return self.data[self.at - count:self.at]
@@ -169,7 +170,7 @@ def read_batches(data: bytes) -> Records:
             except CorruptionError as problem:
                 raise _corrupt(batch.base, problem.message) from None
         try:
-            rows += [_record(*row, size, batch) for row in _records(payload, batch)]
+            rows += _records(payload, batch, size)
         except IndexError:
             raise _corrupt(batch.base, "a record does not fit its batch") from None
         payloads.append(payload)
@@ -179,36 +180,31 @@ def read_batches(data: bytes) -> Records:
     return Records(b"".join(payloads), *(np.array(column, kind) for column, kind in zip(columns, kinds)))
 
 
-def _records(payload: bytes, batch: Batch) -> Iterator[tuple[int, ...]]:
-    """Timestamp delta, offset delta, key, value, headers of each record. Raises IndexError where one does not fit."""
+def _records(payload: bytes, batch: Batch, shift: int) -> Iterator[tuple[int, ...]]:
+    """A row of `Records` each, starts counted from `shift` bytes before the payload. Raises IndexError where a record does not fit."""
     cursor, previous = Cursor(payload), -1
     if batch.count < 0:
         raise IndexError(0)
     for _ in range(batch.count):
-        record = Cursor(payload[:cursor.varint() + cursor.at], cursor.at)
-        if len(record.data) <= record.at:
-            raise IndexError(record.at)
-        cursor.take(len(record.data) - record.at)
+        length = cursor.varint()
+        record = Cursor(payload, cursor.at, cursor.at + length)
+        cursor.take(length)
         record.take(1)
         timestamp, offset = record.varint(), record.varint()
         key, value = record.slice(), record.slice()
         headers, start = record.varint(), record.at
-        if headers < 0 or headers > len(record.data) - start or not previous < offset <= batch.last:
+        if headers < 0 or headers > record.end - start or not previous < offset <= batch.last:
             raise IndexError(record.at)
         for _ in range(headers):
             record.take(record.varint())
             record.slice()
-        if record.at != len(record.data) or cursor.at != record.at:
+        if record.at != record.end:
             raise IndexError(record.at)
         previous = offset
-        yield timestamp, offset, *key, *value, start, headers
+        millis = batch.max_timestamp if batch.attributes & 8 else batch.first_timestamp + timestamp
+        yield (batch.base + offset, max(-MILLIS, min(MILLIS, millis)) * 1000, key[0] + shift, key[1], value[0] + shift, value[1], start + shift, headers)
     if cursor.at != len(payload):
         raise IndexError(cursor.at)
-
-
-def _record(timestamp: int, offset: int, key: int, key_length: int, value: int, value_length: int, headers: int, count: int, shift: int, batch: Batch) -> tuple[int, ...]:
-    millis = batch.max_timestamp if batch.attributes & 8 else batch.first_timestamp + timestamp
-    return (batch.base + offset, max(-MILLIS, min(MILLIS, millis)) * 1000, key + shift, key_length, value + shift, value_length, headers + shift, count)
 
 
 def headers_value(records: Records, name: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:

@@ -1,0 +1,46 @@
+# `make` lists the targets. Everything happens in .venv, which is made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard src/penstock/kernels/*.pyx src/penstock/kernels/*.pxd) setup.py pyproject.toml
+
+.PHONY: help run test test-fast bench lint clean
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.made: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Penstock needs Python 3.10 or later: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. Debian: apt-get install python3-venv"; exit 1; }
+	@command -v cc >/dev/null || echo "NOTICE: no C compiler; the kernels will run in plain Python, about 100 times slower. Debian: apt-get install gcc python3-dev"
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.made-test: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.made-bench: $(VENV)/.made-test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
+	@$(BIN)/penstock demo
+
+test: $(VENV)/.made-test ## all tests
+	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/.made-test ## unit and contract tests alone
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
+
+bench: $(VENV)/.made-bench ## the benchmarks; writes bench/results.json
+	$(BIN)/python -m bench
+
+lint: $(VENV)/.made-test ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+clean: ## remove what was built
+	rm -rf $(VENV) build demo-data src/penstock/kernels/*.c src/penstock/kernels/*.so src/*.egg-info

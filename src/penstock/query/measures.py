@@ -1,0 +1,142 @@
+"""The measures of a question: which of a cell's values each one needs, and what it makes of them once they are merged."""
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import fractions
+import math
+import re
+from typing import Any, Sequence
+
+from penstock.errors import QueryError
+from penstock.kernels import Hll, RollupPlan, saturate
+from penstock.kernels.plan import MeasurePlan
+from penstock.model import Ratio, Rollup
+from penstock.model.fields import NAME
+from penstock.model.units import iso
+
+_QUOTIENT = re.compile(r"(?:(?P<name>[^=/\s]+)\s*=)?\s*(?P<numerator>[^=/\s]+)\s*/\s*(?P<denominator>[^=/\s]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One measure of an answer.
+
+    places: of the stored measures that it is made of, in the cell's order; two of them make a ratio. type: "int", "decimal", "timestamp" or "float".
+    error: the relative standard error of the estimate, 0 for what is exact.
+    """
+
+    name: str
+    kind: str
+    type: str
+    parts: tuple[MeasurePlan, ...]
+    places: tuple[int, ...]
+    error: float
+
+    def value(self, state: Sequence[Any]) -> tuple[Any, bool]:
+        """The measure of a merged cell, and whether a sum in it had to be cut to 64 bits.
+
+        state: as of `kernels.decode_cell`. int for counts, sums, estimates and instants (microseconds); Decimal for what is made of a Decimal field;
+        float for a ratio. None for an extreme of nothing and for a ratio whose denominator is 0 or none.
+        """
+        values = [_stored(part, state[place]) for part, place in zip(self.parts, self.places)]
+        cut = any(saturated for _, saturated in values)
+        if len(values) == 1:
+            return values[0][0], cut
+        (numerator, _), (denominator, _) = values
+        if numerator is None or not denominator:
+            return None, cut
+        return float(fractions.Fraction(numerator) / fractions.Fraction(denominator)), cut
+
+    def present(self, value: Any) -> Any:
+        """The value as an answer shows it: instants as ISO 8601, all else as it is."""
+        return iso(value) if self.type == "timestamp" and value is not None else value
+
+
+def _stored(part: MeasurePlan, raw: Any) -> tuple[Any, bool]:
+    """A stored measure in its own unit, and whether it had to be cut to 64 bits."""
+    if part.kind == "uniques":
+        return round(raw.estimate()), False
+    value, cut = saturate(raw) if part.kind == "sum" else (raw, False)
+    return units(part.field, value), cut
+
+
+def units(field: Any, value: Any) -> Any:
+    """A canonical value as a user reads it: a Decimal field's whole number of 10**-scale becomes a decimal.Decimal, exactly."""
+    if field is None or field.kind != "decimal" or value is None:
+        return value
+    return decimal.Decimal(value).scaleb(-field.scale, decimal.Context(prec=40))
+
+
+def empty_state(plan: RollupPlan) -> list[Any]:
+    """What `kernels.decode_cell` would give for a window without records."""
+    return [Hll(one.precision) if one.kind == "uniques" else 0 if one.kind in ("count", "sum") else None for one in plan.measures]
+
+
+def outputs(plan: RollupPlan, asked: Sequence[str] | None) -> list[Output]:
+    """The measures asked for: names of the roll-up's, and quotients of two of them ("clicks/impressions", "ctr=clicks/impressions").
+
+    None stands for all that the roll-up declares. Raises QueryError, naming `measures`.
+    """
+    if isinstance(asked, str):
+        raise QueryError(f"measures: {asked!r} is one text, not a list of names", hint=f"write measures=[{asked!r}]")
+    names = list(plan.rollup.measures) if asked is None else list(asked)
+    if not names:
+        raise QueryError("measures: none is asked for", hint=f"leave it out for all of them: {_known(plan.rollup)}")
+    made = [_output(plan, name) for name in names]
+    twice = {one.name for one in made if sum(other.name == one.name for other in made) > 1}
+    if twice:
+        raise QueryError(f"measures: {', '.join(sorted(twice))} is asked for twice", hint="name each measure once")
+    return made
+
+
+def _known(rollup: Rollup) -> str:
+    return f"{', '.join(rollup.measures)}, or a quotient of two such as ctr=clicks/impressions"
+
+
+def _output(plan: RollupPlan, asked: str) -> Output:
+    declared = plan.rollup.measures.get(asked) if isinstance(asked, str) else None
+    if isinstance(declared, Ratio):
+        return _ratio(plan, asked, declared.numerator, declared.denominator)
+    if declared is not None:
+        return _single(plan, asked)
+    quotient = _QUOTIENT.fullmatch(asked.strip()) if isinstance(asked, str) else None
+    if quotient is None:
+        raise QueryError(f"measures: roll-up {plan.rollup.name!r} has no measure {asked!r}", hint=f"it has {_known(plan.rollup)}")
+    name = quotient["name"]
+    if name is not None and (not NAME.fullmatch(name) or name in plan.rollup.measures):
+        raise QueryError(f"measures: {name!r} cannot name the quotient of {asked!r}", hint="use lower-case letters, digits and _, and no measure's own name")
+    return _ratio(plan, name or f"{quotient['numerator']}/{quotient['denominator']}", quotient["numerator"], quotient["denominator"])
+
+
+def _place(plan: RollupPlan, name: str) -> int:
+    for place, one in enumerate(plan.measures):
+        if one.name == name:
+            return place
+    raise QueryError(f"measures: {name!r} is not a stored measure of roll-up {plan.rollup.name!r}, so nothing can be divided by it or it by anything",
+                     hint=f"a quotient takes two of {', '.join(one.name for one in plan.measures)}")
+
+
+def _type(part: MeasurePlan) -> str:
+    return part.field.kind if part.field is not None and part.kind in ("sum", "min", "max") else "int"
+
+
+def _error(part: MeasurePlan) -> float:
+    """1.04 / sqrt(2**precision): Flajolet et al., "HyperLogLog: the analysis of a near-optimal cardinality estimation algorithm", 2007."""
+    return 1.04 / math.sqrt(2**part.precision) if part.kind == "uniques" else 0.0
+
+
+def _single(plan: RollupPlan, name: str) -> Output:
+    place = _place(plan, name)
+    part = plan.measures[place]
+    return Output(name, part.kind, _type(part), (part,), (place,), _error(part))
+
+
+def _ratio(plan: RollupPlan, name: str, numerator: str, denominator: str) -> Output:
+    places = _place(plan, numerator), _place(plan, denominator)
+    parts = plan.measures[places[0]], plan.measures[places[1]]
+    for part in parts:
+        if _type(part) == "timestamp":
+            raise QueryError(f"measures: {name!r} would divide with {part.name!r}, which is an instant", hint="divide counts, sums, numbers and uniques only")
+    # The errors of two independent estimates add as squares, to first order.
+    return Output(name, "ratio", "float", parts, places, math.hypot(*map(_error, parts)))

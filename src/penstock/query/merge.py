@@ -1,0 +1,111 @@
+"""Reading cells, and merging them over windows, breakdown values, partitions and incarnations."""
+from __future__ import annotations
+
+import itertools
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+
+from penstock.kernels import RollupPlan, decode_cell, entity_prefix, merge_cells, row_key, split_column, split_row
+from penstock.model import Field, Granularity, matches
+from penstock.query.plan import QueryPlan, Segment
+from penstock.query.request import Question
+from penstock.table import Table
+
+MOST_ROWS = 256  # asked for by their keys at once; a scan of what is there is cheaper beyond that
+
+Group = tuple[int, tuple[Any, ...]]  # where the answer's window starts, and the canonical values of `by`
+
+
+class CellReader:
+    """Reads one question's cells of one generation.
+
+    shards: by a shard's 12 bytes in a cell's column, what to read for it. Cells of other shards and of other generations are passed over.
+    """
+
+    def __init__(self, table: Table, plan: RollupPlan, query: QueryPlan, question: Question, generation: bytes, shards: Mapping[bytes, Sequence[Segment]]) -> None:
+        self.table, self.plan, self.query, self.question, self.generation = table, plan, query, question, generation
+        self.fields = plan.breakdowns[query.breakdown].fields
+        self.prefix = entity_prefix(self.fields[0], question.entity)
+        self.ranges: dict[int, dict[bytes, list[tuple[int, int]]]] = {}  # by level and shard
+        for shard, segments in shards.items():
+            for one in segments:
+                self.ranges.setdefault(one.level, {}).setdefault(shard, []).append((one.start, one.stop))
+        self.groups: dict[Group, list[bytes]] = {}
+
+    @property
+    def levels(self) -> list[int]:
+        """The levels that are read, coarsest first."""
+        return sorted(self.ranges, reverse=True)
+
+    def read(self) -> dict[Group, list[Any]]:
+        """The merged measures of each window and group that has cells, as `kernels.decode_cell` gives them."""
+        for level in self.levels:
+            self._read_level(level)
+        return {group: decode_cell(self.plan, cells[0] if len(cells) == 1 else merge_cells(self.plan, cells, 0)) for group, cells in self.groups.items()}
+
+    def _read_level(self, level: int) -> None:
+        width = self.query.widths[level]
+        span, ranges, by_dimensions = Granularity(width).span, self.ranges[level], self._by_dimensions()
+        wanted = {(start // width // span, (stop // width - 1) // span) for one in ranges.values() for start, stop in one}
+        at, name = len(self.prefix) + 1, self.plan.rollup.table(width)
+        for row, cells in itertools.chain.from_iterable(self._rows(name, first, last) for first, last in joined(wanted)):
+            group = by_dimensions(row)
+            if group is None:
+                continue
+            bucket = int.from_bytes(row[at:at + 4], "big") * span
+            for column, cell in cells.items():
+                generation, offset, shard = split_column(column)
+                if generation == self.generation and shard in ranges:
+                    time = (bucket + offset) * width
+                    if any(start <= time < stop for start, stop in ranges[shard]):
+                        self.groups.setdefault((self.question.window(time), group), []).append(cell)
+
+    def _rows(self, table: str, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        """The rows of the buckets first to last."""
+        breakdown = self.query.breakdown
+        pinned = self._pinned()
+        if pinned is not None and len(pinned) * (last - first + 1) <= MOST_ROWS:
+            keys = [row_key(self.prefix, breakdown, bucket, zip(self.fields[1:], values)) for bucket in range(first, last + 1) for values in pinned]
+            return ((key, cells) for key, cells in zip(keys, self.table.rows(table, keys)) if cells)
+        return self.table.scan(table, row_key(self.prefix, breakdown, first, ()), row_key(self.prefix, breakdown, last + 1, ()))
+
+    def _pinned(self) -> list[tuple[Any, ...]] | None:
+        """All combinations of dimension values that can pass the filter, if it names them; one, the empty one, for a total."""
+        choices: list[list[Any]] = []
+        for name in self.plan.rollup.by[self.query.breakdown].dimensions:
+            condition = (self.question.where or {}).get(name, {})
+            if "eq" not in condition and "in" not in condition:
+                return None
+            choices.append([condition["eq"]] if "eq" in condition else condition["in"])
+        return list(itertools.product(*choices))
+
+    def _by_dimensions(self) -> Callable[[bytes], tuple[Any, ...] | None]:
+        """From a row to the values of `by`; None for one that the filter leaves out. Each combination of values is looked at once."""
+        names = self.plan.rollup.by[self.query.breakdown].dimensions
+        places = [names.index(name) for name in self.question.by]
+        where, at, known = self.question.where, len(self.prefix) + 5, {}  # type: ignore[var-annotated]
+
+        def group(row: bytes) -> tuple[Any, ...] | None:
+            tail = row[at:]
+            if tail not in known:
+                values = split_row(self.plan, self.query.breakdown, row)[2]
+                passed = where is None or matches(where, dict(zip(names, values)).__getitem__)
+                known[tail] = tuple(values[place] for place in places) if passed else None
+            return known[tail]
+
+        return group
+
+
+def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of whole numbers, both ends included, in order and with those that touch made one."""
+    result: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if result and first <= result[-1][1] + 1:
+            result[-1] = result[-1][0], max(result[-1][1], last)
+        else:
+            result.append((first, last))
+    return result
+
+
+def sort_value(field: Field, value: Any) -> Any:
+    """What a dimension's canonical value is ordered by: itself."""
+    return value
