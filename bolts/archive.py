@@ -1,7 +1,6 @@
 """The bolt that archives every record: accepted ones, late ones and rejects, each as a dataset of its own, by hour."""
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import io
@@ -20,7 +19,7 @@ from penstock.rollup.control import Progress, ShardId
 from penstock.rollup.reader import Run
 from penstock.rollup.shard import Limits, Shard, Surroundings
 from penstock.warehouse import Dataset
-from penstock.warehouse.datasets import arrow_schema, dataset_of, late_dataset_of, rejects_dataset_of
+from penstock.warehouse.datasets import arrow_schema, datasets_of, reject_value
 
 
 class ArchiveBolt(BatchBolt):
@@ -34,7 +33,7 @@ class ArchiveBolt(BatchBolt):
         """Find the archive and its datasets."""
         assert self.deployment is not None
         self.archive = self.deployment.archive
-        self.datasets = dataset_of(self.schema), late_dataset_of(self.schema), rejects_dataset_of(self.schema)
+        self.datasets = datasets_of(self.schema)
 
     def new_shard(self, identity: ShardId) -> Shard:
         """The owner of a shard of this bolt."""
@@ -88,7 +87,7 @@ class ArchiveShard(Shard):
             "log_time": run.records.timestamps[rows].tolist(), "partition_id": [self.identity.partition] * len(rows),
             "log_offset": run.records.offsets[rows].tolist(), "reason": [describe(code, names) for code in codes],
             "field": [names[(code >> 8) - 1] if code >> 8 else None for code in codes],
-            "value": [None if value is None else base64.b64encode(value).decode() for value in map(run.records.value, rows.tolist())]}
+            "value": [reject_value(value) for value in map(run.records.value, rows.tolist())]}
         schema = arrow_schema(dataset)
         return pa.Table.from_arrays([pa.array(columns[field.name], pa.int64()).cast(field.type) if pa.types.is_timestamp(field.type) else pa.array(columns[field.name], field.type)
                                      for field in schema], schema=schema)

@@ -335,8 +335,9 @@ def test_kill_9_of_an_appender_loses_nothing_acknowledged_and_invents_nothing(tm
             deadline = time.monotonic() + rng.uniform(0.001, 0.08)
             while time.monotonic() < deadline:  # a reader beside it sees whole, correct records only
                 end = log.end("t", 0)
-                tail = values(log, max(0, end - 20))
-                assert tail[:20] == [b"%d" % i * 200 for i in range(max(0, end - 20), end)][:20]
+                start = max(0, end - 20)
+                tail = values(log, start)
+                assert len(tail) >= end - start and tail == [b"%d" % i * 200 for i in range(start, start + len(tail))]
             process.send_signal(signal.SIGKILL)
             acknowledged = [int(line) for line in process.stdout.read().splitlines() if line]
             process.wait()

@@ -29,7 +29,8 @@ class Entry:
 
     def covers(self, other: "Entry") -> bool:
         """Whether this file holds all that `other` does: a merge of it and its neighbours."""
-        return self != other and (self.dataset, self.hour, self.shard) == (other.dataset, other.hour, other.shard) and self.first <= other.first and other.next <= self.next
+        same = (self.dataset, self.hour, self.shard) == (other.dataset, other.hour, other.shard)
+        return self != other and same and self.first <= other.first and other.next <= self.next
 
     def to_json(self) -> dict[str, Any]:
         """The entry as pure data."""

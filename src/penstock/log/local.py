@@ -31,6 +31,15 @@ def check_topic(name: str) -> str:
     return name
 
 
+def _seen(path: Path) -> tuple[int, int] | None:
+    """What tells one incarnation's file from the next; None where there is no topic."""
+    try:
+        found = os.stat(path / META)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
 class _Topic:
     """An incarnation of a topic, and its partitions that are open."""
 
@@ -42,6 +51,11 @@ class _Topic:
         except (ValueError, KeyError, TypeError) as problem:
             raise CorruptionError(f"{path / META} does not describe a topic ({problem})") from problem
         self.open: dict[int, Partition] = {}
+
+    def check_there(self) -> None:
+        """Raise NotFoundError if another process has deleted this incarnation."""
+        if _seen(self.path) != self.seen:
+            raise NotFoundError(f"topic {self.path.name!r} was deleted meanwhile", hint="look up its incarnation again")
 
     def close(self) -> None:
         while self.open:
@@ -158,16 +172,13 @@ class LocalLog:
         path = self.directory / check_topic(name)
         with self._guard:
             known = self._topics.get(name)
-            try:
-                found = os.stat(path / META)
-            except FileNotFoundError:
-                if known is not None:
-                    self._topics.pop(name).close()
-                raise NotFoundError(f"there is no topic {name!r} in {self.directory}", hint=f"create it, or produce to it; there are: {', '.join(self.topics()) or 'none'}") from None
-            seen = (found.st_ino, found.st_ctime_ns)
-            if known is None or known.seen != seen:
-                if known is not None:
-                    known.close()
+            seen = _seen(path)
+            if known is not None and known.seen != seen:
+                self._topics.pop(name).close()
+                known = None
+            if seen is None:
+                raise NotFoundError(f"there is no topic {name!r} in {self.directory}", hint=f"create it, or produce to it; there are: {', '.join(self.topics()) or 'none'}")
+            if known is None:
                 known = self._topics[name] = _Topic(path, seen)
             return known
 
@@ -178,10 +189,6 @@ class LocalLog:
             if partition is None:
                 if not 0 <= number < known.count:
                     raise NotFoundError(f"topic {topic!r} has no partition {number}", hint=f"it has {known.count}, numbered from 0")
-
-                def still_there() -> None:
-                    if self._topic(topic) is not known:
-                        raise NotFoundError(f"topic {topic!r} was deleted and created anew", hint="take its new incarnation")
-
-                partition = known.open[number] = Partition(known.path / str(number), segment_bytes=self._segment_bytes, lock_timeout=self._lock_timeout, still_there=still_there)
+                partition = known.open[number] = Partition(known.path / str(number), segment_bytes=self._segment_bytes, lock_timeout=self._lock_timeout,
+                                                           still_there=known.check_there)
             return partition

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
-from penstock.errors import ConfigurationError, CorruptionError, OutOfRangeError, UnavailableError
+from penstock.errors import ConfigurationError, CorruptionError, NotFoundError, OutOfRangeError, UnavailableError
 from penstock.log import Chunk
 from penstock.log.batches import NEXT, POSITION, SIZE, check_batches, chunk_of, first_at, fitting, holding, rebased
 from penstock.log.bounds import Bounds
@@ -40,12 +40,12 @@ class Partition:
     """Reads and appends to one partition. Threads may share it.
 
     segment_bytes: a segment that has reached this is followed by a new one. lock_timeout: seconds to wait while another process appends.
-    still_there: raises NotFoundError if the topic was deleted; called under the lock.
+    still_there: raises NotFoundError if the topic was deleted; called under the lock, it must close nothing.
     """
 
     def __init__(self, directory: Path, *, segment_bytes: int, lock_timeout: float, still_there: Callable[[], None]) -> None:
         self.directory, self._segment_bytes, self._lock_timeout, self._still_there = directory, segment_bytes, lock_timeout, still_there
-        self._guard = threading.RLock()
+        self._guard, self._closed = threading.RLock(), False
         self._bounds = os.open(directory / "bounds", os.O_RDWR | os.O_CLOEXEC)
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
         self._segments: dict[int, Segment] = {}
@@ -67,15 +67,16 @@ class Partition:
 
     def bounds(self) -> Bounds:
         """What can be read just now."""
-        found = Bounds.read(self._bounds)
-        if found is None:  # damaged: only the segments can tell
-            with self._guard, self.locked():
-                found = self._recover()
-        return found
+        with self._opened():
+            found = Bounds.read(self._bounds)
+            if found is None:  # damaged: only the segments can tell
+                with self.locked():
+                    found = self._recover()
+            return found
 
     def read(self, offset: int, max_bytes: int, max_offsets: int) -> Chunk | None:
         """See Log.read."""
-        with self._guard:
+        with self._opened():
             bounds = self.bounds()
             if offset > bounds.end:
                 self._recover_if_idle()  # a power loss may have left `bounds` behind what is durable
@@ -100,7 +101,7 @@ class Partition:
 
     def offset_at(self, timestamp: int) -> int:
         """See Log.offset_at."""
-        with self._guard:
+        with self._opened():
             bounds = self.bounds()
             for first in self._list(bounds):
                 segment = self._open(first)
@@ -114,7 +115,7 @@ class Partition:
     def append(self, batches: Sequence[bytes]) -> int:
         """See Log.append."""
         count = check_batches(batches)
-        with self._guard, self.locked():
+        with self._opened(), self.locked():
             self._still_there()
             bounds = self._recover()
             if not batches:
@@ -127,7 +128,7 @@ class Partition:
 
     def truncate_before(self, offset: int) -> int:
         """Remove the segments that hold nothing at or beyond `offset` and return the new start."""
-        with self._guard, self.locked():
+        with self._opened(), self.locked():
             self._still_there()
             bounds = self._recover()
             if offset >= bounds.end > bounds.segment:
@@ -161,12 +162,21 @@ class Partition:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files. Threads that still hold the partition get a NotFoundError from it."""
         with self._guard:
+            self._closed = True
             for first in list(self._segments):
                 self._forget(first)
             for descriptor in (self._bounds, self._lock):
                 os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        """One thread at a time, and none with descriptors that were closed and may by now be those of another file."""
+        with self._guard:
+            if self._closed:
+                raise NotFoundError(f"{self.directory} was closed meanwhile", hint="the topic was deleted, or the log was closed by another thread")
+            yield
 
     def _try_lock(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from penstock.kernels import RollupPlan, decode_cell, entity_prefix, merge_cells, row_key, split_column, split_row
@@ -62,21 +63,21 @@ class CellReader:
     def _rows(self, table: str, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """The rows of the buckets first to last."""
         breakdown = self.query.breakdown
-        pinned = self._pinned()
-        if pinned is not None and len(pinned) * (last - first + 1) <= MOST_ROWS:
-            keys = [row_key(self.prefix, breakdown, bucket, zip(self.fields[1:], values)) for bucket in range(first, last + 1) for values in pinned]
+        choices = self._choices()
+        if choices is not None and math.prod(map(len, choices)) * (last - first + 1) <= MOST_ROWS:
+            keys = [row_key(self.prefix, breakdown, bucket, zip(self.fields[1:], values)) for bucket in range(first, last + 1) for values in itertools.product(*choices)]
             return ((key, cells) for key, cells in zip(keys, self.table.rows(table, keys)) if cells)
         return self.table.scan(table, row_key(self.prefix, breakdown, first, ()), row_key(self.prefix, breakdown, last + 1, ()))
 
-    def _pinned(self) -> list[tuple[Any, ...]] | None:
-        """All combinations of dimension values that can pass the filter, if it names them; one, the empty one, for a total."""
+    def _choices(self) -> list[list[Any]] | None:
+        """For each dimension the values that can pass the filter; None if it does not name them all."""
         choices: list[list[Any]] = []
         for name in self.plan.rollup.by[self.query.breakdown].dimensions:
             condition = (self.question.where or {}).get(name, {})
             if "eq" not in condition and "in" not in condition:
                 return None
             choices.append([condition["eq"]] if "eq" in condition else condition["in"])
-        return list(itertools.product(*choices))
+        return choices
 
     def _by_dimensions(self) -> Callable[[bytes], tuple[Any, ...] | None]:
         """From a row to the values of `by`; None for one that the filter leaves out. Each combination of values is looked at once."""
@@ -105,7 +106,3 @@ def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
             result.append((first, last))
     return result
 
-
-def sort_value(field: Field, value: Any) -> Any:
-    """What a dimension's canonical value is ordered by: itself."""
-    return value

@@ -109,7 +109,7 @@ def _plan(index: int, by: By, question: Question, newest: int | None) -> QueryPl
     start = _kept_start(by, question, kept_from[:top + 1])
     segments, hidden = cover(widths, kept_from, top, start, question.end, NEVER)
     if hidden:
-        raise _edge_error(by, question, hidden, widths[top])
+        raise _edge_error(by, question, hidden[0][0], min(width for width, kept in zip(widths, kept_from[:top + 1]) if kept <= hidden[0][0]))
     if sum((one.stop - one.start) // widths[one.level] for one in segments) > MAX_WINDOWS:
         raise QueryError(f"start, end: from {iso(start)} to {iso(question.end)} there are more than {MAX_WINDOWS:,} windows to read",
                          hint="ask for a shorter range, or one that begins and ends on whole days")
@@ -129,9 +129,9 @@ def _kept_start(by: By, question: Question, kept_from: Sequence[int]) -> int:
     return start
 
 
-def _edge_error(by: By, question: Question, hidden: Sequence[tuple[int, int]], width: int) -> QueryError:
-    """The range begins or ends inside a coarse window, and the finer ones are not kept for so long."""
-    what, time = ("start", question.start) if hidden[0][1] <= floor(question.start, width) + width else ("end", question.end)
+def _edge_error(by: By, question: Question, hidden: int, width: int) -> QueryError:
+    """The range begins or ends inside a window of `width`, and the finer ones are not kept for so long. hidden: where they are missing first."""
+    what, time = ("start", question.start) if hidden < ceil(question.start, width) else ("end", question.end)
     kept = ", ".join(f"{duration_text(one)} for {duration_text(by.keep[one])}" for one in by.widths if one < width)
-    return QueryError(f"{what}: {iso(time)} lies inside a {duration_text(width)} window, and finer ones are kept only so long: {kept}",
+    return QueryError(f"{what}: {iso(time)} lies inside a {duration_text(width)} window, and finer ones are no longer kept for that time ({kept})",
                       hint=f"use {iso(floor(time, width))} or {iso(ceil(time, width))}")

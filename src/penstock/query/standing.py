@@ -4,11 +4,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Sequence
 
-from penstock.model.units import DAY, duration_text, iso
+from penstock.model.units import duration_text, iso
 from penstock.rollup.control import NO_WATERMARK, Control, ShardId
-
-SLACK = 7 * DAY  # what Rollup.tables adds to keep and lateness
-
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
@@ -51,14 +48,14 @@ class Standing:
                            "never read to the end, so nobody knows how far behind")
         return reasons
 
-    def dropped_before(self, keep: int, lateness: int, now: int) -> int | None:
-        """Windows that ended before this event time may have been dropped by their table, whose cells live `keep` + lateness + 7 days from when they were
-        written; None where that cannot be. now: the wall clock, microseconds.
+    def dropped_before(self, ttl: int, now: int) -> int | None:
+        """Windows that ended before this event time may have been dropped by their table, whose cells live `ttl` microseconds from when they were written;
+        None without events. now: the wall clock, microseconds.
 
         When a cell was written is not known. But event time goes on at least as fast as the clock, be it live or a replay of the past, so that a
         window that ended so much before the shard's watermark was written at most so much before its last flush.
         """
-        ends = [control.done.watermark + now - control.timestamp - keep - lateness - SLACK for _, control in self.shards if _holds(control)]
+        ends = [control.done.watermark + now - control.timestamp - ttl for _, control in self.shards if _holds(control)]
         return max(ends, default=None)
 
 

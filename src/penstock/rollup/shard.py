@@ -150,15 +150,20 @@ class Shard:
         at = expected
         self.opened_bytes += len(delivery.data)
         while at < delivery.next:
-            stop = min(delivery.next, self.opened + self.around.limits.flush_offsets, self.pin if self.pin is not None else delivery.next)
+            stop = min(delivery.next, self.opened + self.around.limits.flush_offsets if self.pin is None else self.pin)
             first, last = run.rows(at, stop)
             self.at = self.advance(run, first, last, verdict, stop, clip(skipped, at, stop), clip(lost, at, stop))
             if first < last:
                 self.add(run, first, last, verdict)
             at = stop
-            full = self.at.offset - self.opened >= self.around.limits.flush_offsets or self.opened_bytes >= self.around.limits.flush_bytes
-            if self.pin is not None and at >= self.pin or self.pin is None and full:
+            if at == self.pin or self.pin is None and self.full:
                 self.cut()
+
+    @property
+    def full(self) -> bool:
+        """Whether a flush has to be cut off here, however long its interval."""
+        limits = self.around.limits
+        return self.at.offset - self.opened >= limits.flush_offsets or self.opened_bytes >= limits.flush_bytes
 
     def advance(self, run: Run, first: int, last: int, verdict: np.ndarray, stop: int, skipped: list[Range], lost: list[Range]) -> Progress:
         """Progress as of `stop`; fills in the verdicts of the rows."""

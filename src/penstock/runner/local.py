@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 MESSAGE_TIMEOUT = 120.0  # seconds until a tuple that is not answered for is failed
 TICK_EVERY = 1.0  # seconds
 REST = 0.002  # seconds to rest when nothing moved
+EXPIRE_EVERY = 3600.0  # seconds between two looks for cells whose time is over
 RESTARTS, CALM = 5, 60.0  # a component that raised is started again; so often within so many seconds, and the run ends
 
 
@@ -137,6 +138,7 @@ class LocalRunner:
         topics = {self.deployment.topic(pair.definition.schema["name"]) for pair in self.pairs}
         targets = {(topic, p): self.deployment.log.end(topic, p) for topic in topics for p in range(self.deployment.log.partitions(topic))}
         tick_at = look_at = 0.0
+        expire_at = time.monotonic() + EXPIRE_EVERY
         try:
             for pair in self.pairs:
                 pair.bolt.start()
@@ -158,6 +160,9 @@ class LocalRunner:
                             break
                 if not moved:
                     time.sleep(REST)
+                    if now >= expire_at and self.place[0] == 0:
+                        expire_at = now + EXPIRE_EVERY
+                        self.deployment.table.expire(self.deployment.now())
             self._drain()
             if on_progress:
                 on_progress(self.positions(targets))

@@ -42,6 +42,12 @@ class Table(Protocol):
         Cells that are written so are never written with `put`.
         """
 
+    def expire(self, now: int) -> int:
+        """Drop the cells written more than their table's ttl before `now` (microseconds since 1970), where the store does not do so itself.
+
+        How many went. For a runner's spare moments; the protocol never depends on it.
+        """
+
     def close(self) -> None:
         """Let go of files and connections."""
 

@@ -1,0 +1,131 @@
+"""An answer as text: an aligned table for people, JSON and CSV for programs.
+
+Decimals are written with all places of their scale, in JSON as numbers with those very digits: no binary fraction ever stands for money.
+"""
+from __future__ import annotations
+
+import csv
+import decimal
+import io
+import json
+from typing import Any, Sequence
+
+from rich.cells import cell_len, set_cell_size
+
+from penstock.errors import QueryError
+from penstock.query.answer import Answer, Column
+
+FORMATS = ("table", "json", "csv")
+_WIDEST = 60  # terminal cells of a text in a table
+_BAR = 16  # terminal cells of the longest bar
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def render(answer: Answer, format: str = "table") -> str:
+    """The answer as text that ends with a line feed. Raises QueryError for a format that is none of `FORMATS`."""
+    if format not in FORMATS:
+        raise QueryError(f"format: {format!r} is unknown", hint=f"use {', '.join(FORMATS)}")
+    return {"table": _table, "json": _json, "csv": _csv}[format](answer)
+
+
+def _json(answer: Answer) -> str:
+    return dumps(answer.to_json()) + "\n"
+
+
+def dumps(value: Any) -> str:
+    """JSON of plain data, a decimal.Decimal as a number with its very digits (which json.dumps cannot)."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {dumps(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(dumps, value)) + "]"
+    return format(value, "f") if isinstance(value, decimal.Decimal) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _csv(answer: Answer) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(column.name for column in answer.columns)
+    for row in answer.rows:
+        writer.writerow([_csv_value(row[column.name]) for column in answer.columns])
+    return out.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else format(value, "f") if isinstance(value, decimal.Decimal) else value
+
+
+def _table(answer: Answer) -> str:
+    if not answer.rows:
+        return "\n".join(["no records", *_footer(answer)]) + "\n"
+    parts = [_cells(column, [row[column.name] for row in answer.rows]) for column in answer.columns]
+    headers = [column.name for column in answer.columns]
+    right = [column.role == "measure" or column.type in ("int", "decimal") for column in answer.columns]
+    bars = _bars(answer)
+    lines = []
+    widths = [max(cell_len(header), *map(cell_len, cells)) for header, cells in zip(headers, parts)]
+    for texts, bar in zip([headers, *zip(*parts)], ["", *bars]):
+        padded = [_pad(text, width, to_right) for text, width, to_right in zip(texts, widths, right)]
+        lines.append("  ".join([*padded, bar]).rstrip())
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join([*lines, *_footer(answer)]) + "\n"
+
+
+def _pad(text: str, width: int, to_right: bool) -> str:
+    room = " " * (width - cell_len(text))
+    return room + text if to_right else text + room
+
+
+def _cells(column: Column, values: Sequence[Any]) -> list[str]:
+    """A column's values as text. Decimals show as many places as any of them needs, two at least where there are so many."""
+    if column.type == "decimal":
+        places = max((_places(value) for value in values if value is not None), default=0)
+        return ["-" if value is None else f"{value:,.{places}f}" for value in values]
+    return [_text(value, column.role == "measure") for value in values]
+
+
+def _places(value: decimal.Decimal) -> int:
+    exponent = int(value.as_tuple().exponent)
+    return max(min(-exponent, 2), -int(value.normalize(decimal.Context(prec=40)).as_tuple().exponent))
+
+
+def _text(value: Any, measure: bool) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:,.4f}" if 0.001 <= abs(value) < 1e9 or value == 0 else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if measure else str(value)
+    return _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    """Text that cannot steer a terminal: what is not printable is escaped; what is too long is cut."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if cell_len(shown) <= _WIDEST else set_cell_size(shown, _WIDEST - 1) + "…"
+
+
+def _bars(answer: Answer) -> list[str]:
+    """A bar for the first measure of each row, the longest for the largest value."""
+    name = next((column.name for column in answer.columns if column.role == "measure" and column.type != "timestamp"), None)
+    values = [float(row[name] or 0) if name is not None else 0.0 for row in answer.rows]
+    most = max(values)
+    if most <= 0 or len(values) < 2:
+        return [""] * len(values)
+    eighths = [round(max(value, 0) / most * _BAR * 8) for value in values]
+    return ["█" * (one // 8) + _EIGHTHS[one % 8].strip() for one in eighths]
+
+
+def _footer(answer: Answer) -> list[str]:
+    """As of when, from what, how exact; and why it is not complete."""
+    parts = [f"as of {answer.as_of}" if answer.as_of else "no data yet", "complete" if answer.complete else "incomplete"]
+    parts += [f"{name} ± {100 * error:.1f} %" for name, error in answer.errors.items()]
+    parts += [f"{name} does not fit 64 bits and is cut" for name in answer.saturated]
+    return ["", " · ".join(parts), *(f"  incomplete: {_clean_line(reason)}" for reason in answer.incomplete)]
+
+
+def _clean_line(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
