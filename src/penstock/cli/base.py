@@ -4,8 +4,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import sysconfig
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Sequence, TypeVar
 
 import click
@@ -14,6 +14,7 @@ from penstock.errors import DeclarationError, NotFoundError, PenstockError, Usag
 
 if TYPE_CHECKING:
     from penstock.deployment import Deployment
+    from penstock.model import Rollup, Schema
     from penstock.topology import Topology
 
 OK, FAILED, USAGE, LAGGING, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
@@ -82,14 +83,32 @@ def load(topology: str) -> type[Topology]:
         raise DeclarationError(f"{topology} cannot be imported: {type(problem).__name__}: {problem}", hint=f"raised at {place_of(problem)}") from problem
 
 
+def rollups_of(topology: type[Topology]) -> list[Rollup]:
+    """All roll-ups of a topology's bolts. Not through the class's own attributes: a component may be called as one of its methods."""
+    from penstock.model import Rollup
+
+    return [Rollup.from_json(data) for definition in topology.definitions.values() for data in definition.rollups]
+
+
+def schemas_of(topology: type[Topology]) -> list[Schema]:
+    """The schemas that a topology's spouts read, each once."""
+    from penstock.model import Schema
+
+    found = [Schema.from_json(definition.schema) for definition in topology.definitions.values()]
+    return list({schema.name: schema for schema in found}.values())
+
+
 def place_of(problem: BaseException) -> str:
-    """File and line that raised an exception. The last line outside of installed packages, if there is one."""
-    frames = traceback.extract_tb(problem.__traceback__)
+    """File and line that raised an exception: the innermost of the user's own code if it went through any, else of Penstock's."""
     if isinstance(problem, SyntaxError) and problem.filename:
         return f"{problem.filename}:{problem.lineno}"
-    own = [frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith(("<", str(Path(__file__).parents[1])))]
-    frame = (own or frames)[-1] if frames else None
-    return f"{frame.filename}:{frame.lineno}" if frame else "an unknown place"
+    frames = traceback.extract_tb(problem.__traceback__)
+    library = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<")
+    ours = tuple(os.path.realpath(path) for name in ("penstock", "penstock.bolts", "penstock.spouts") if name in sys.modules for path in sys.modules[name].__path__)
+    own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(ours)]
+    users = [frame for frame in frames if not frame.filename.startswith(library) and frame not in own]
+    chosen = (users or own or list(frames))[-1:]
+    return f"{chosen[0].filename}:{chosen[0].lineno}" if chosen else "an unknown place"
 
 
 def say(text: str = "") -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @command("export", [
     ("all hours that are due; run it every few minutes", "penstock export advertiser_analytics --due"),
-    ("one hour, due or not", "penstock export page_analytics --hour 2015-05-17T10")])
+    ("one hour, due or not", "penstock export page_analytics --hour 2015-05-17T10")],
+    short_help="Load hours of the archive into the warehouse.")
 @topology_argument
 @click.option("--hour", metavar="TIME", help="The hour to load, in UTC: 2015-05-17T10.")
 @click.option("--due", is_flag=True, help="Load every hour that is complete: all partitions are archived past its end, or caught up and silent.")
@@ -30,18 +31,19 @@ def export(topology: str, hour: str | None, due: bool, grace: str, reload_: str,
     """
     if (hour is not None) == due:
         raise click.UsageError("say --hour TIME, or --due" + (": not both" if due else ""))
+    from penstock.model.units import hour_text
+
     found = load(topology)
-    failed = done = 0
+    results: list[ExportResult] = []
     with open_deployment(on) as deployment:
-        results = one_hour(found, deployment, hour) if hour is not None else due_hours(found, deployment, grace, reload_)
-        for result in results:
-            done += 1
-            failed += result.outcome == "failed"
+        for result in one_hour(found, deployment, hour) if hour is not None else due_hours(found, deployment, grace, reload_):
+            results.append(result)
             click.echo(line(result))
+        failed = {f"{result.dataset} {result.hour}" for result in results if result.outcome == "failed"}
         if due:
-            waiting = still_waiting(found, deployment)
-            if not done:
+            if not results:
                 say("no hour is due")
+            waiting = [f"{dataset} {hour_text(at)}" for dataset, at in never_loaded(found, deployment) if f"{dataset} {at}" not in failed]
             if waiting:
                 say(f"not complete yet: {', '.join(waiting[:6])}{f' and {len(waiting) - 6} more' if len(waiting) > 6 else ''}")
     return FAILED if failed else OK
@@ -53,7 +55,7 @@ def line(result: ExportResult) -> str:
 
     start = f"{result.dataset} {hour_text(result.hour)} {result.outcome}"
     if result.error is not None:
-        return f"{start}: {result.error.message}"
+        return f"{start}: {result.error.message.removeprefix(f'{result.dataset} {hour_text(result.hour)}: ')}"
     return f"{start}: {number(result.rows)} rows of {result.files} files"
 
 
@@ -93,15 +95,14 @@ def due_hours(topology: type[Topology], deployment: Deployment, grace: str = "2m
             yield from export_due(view, deployment.warehouse, dataset, progress, deployment.now(), grace=pause, reload_interval=interval)
 
 
-def still_waiting(topology: type[Topology], deployment: Deployment) -> list[str]:
-    """The hours that are archived and were never loaded."""
+def never_loaded(topology: type[Topology], deployment: Deployment) -> list[tuple[str, int]]:
+    """Datasets and hours that are archived and were never loaded."""
     from penstock.cli.published import GenerationView, archive_bolts, datasets
-    from penstock.model.units import hour_text
 
-    waiting = []
+    found = []
     for definition in archive_bolts(topology, deployment):
         view = GenerationView(deployment.archive, definition.generation)
         for dataset in datasets(definition):
             loaded = {row.hour for row in deployment.warehouse.ledger(dataset.name)}
-            waiting += [f"{dataset.name} {hour_text(hour)}" for hour in view.hours(dataset.name) if hour not in loaded]
-    return waiting
+            found += [(dataset.name, hour) for hour in view.hours(dataset.name) if hour not in loaded]
+    return found

@@ -10,7 +10,8 @@ from penstock.cli.base import command
 
 @command("new", [
     ("a project in ./shop, which runs as it is", "penstock new shop"),
-    ("somewhere else", "penstock new shop --into ~/projects")])
+    ("somewhere else", "penstock new shop --into ~/projects")],
+    short_help="Make a project of your own.")
 @click.argument("name")
 @click.option("--into", type=click.Path(file_okay=False), default=".", show_default=True, help="The folder in which the project's own is made.")
 def new(name: str, into: str) -> int:

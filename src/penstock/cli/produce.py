@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.base import command, load, notice_kernels, number_of, on_option, open_deployment, topology_argument
+from penstock.cli.base import command, load, notice_kernels, number_of, on_option, open_deployment, schemas_of, topology_argument
 from penstock.cli.output import Meter, meter, number, pairs
 from penstock.errors import NotFoundError, UsageError
 
@@ -22,7 +22,8 @@ GENERATED = {"ts", "event_id", "advertiser_id", "user_id", "type", "campaign_id"
     ("a file of JSON, one event a line", "penstock produce topologies/page_analytics.py pageviews.jsonl"),
     ("the access log that a web server wrote", "penstock produce page_analytics /var/log/nginx/access.log --format combined"),
     ("from another program", "zcat events.gz | penstock produce page_analytics -"),
-    ("a million made-up ad events, the same for the same seed", "penstock produce advertiser_analytics --generate 1000000 --seed 7")])
+    ("a million made-up ad events, the same for the same seed", "penstock produce advertiser_analytics --generate 1000000 --seed 7")],
+    short_help="Put events into the log.")
 @topology_argument
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--format", "format_", type=click.Choice(["jsonl", "msgpack", "csv", "combined"]), help="What the files hold; by their names unless given. combined: a web server's access log.")
@@ -51,7 +52,7 @@ def produce(topology: str, files: tuple[str, ...], format_: str | None, schema_n
 
 def schema_of(topology: type[Topology], name: str | None) -> Schema:
     """The schema called so, or the only one. Raises UsageError."""
-    schemas = {schema.name: schema for schema in topology.schemas()}
+    schemas = {schema.name: schema for schema in schemas_of(topology)}
     if name is None and len(schemas) == 1:
         return next(iter(schemas.values()))
     if name not in schemas:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @command("publish", [
     ("the generations of a bolt, and which one is served", "penstock publish advertiser_analytics.rollups"),
     ("serve what the file declares now, of every bolt in it", "penstock publish topologies/advertiser_analytics.py"),
-    ("go back to an earlier one", "penstock publish advertiser_analytics.rollups 3f0c9a5be2d14c77")])
+    ("go back to an earlier one", "penstock publish advertiser_analytics.rollups 3f0c9a5be2d14c77")],
+    short_help="Choose which generation is served.")
 @click.argument("what", metavar="TOPOLOGY|BOLT")
 @click.argument("generation", required=False)
 @on_option

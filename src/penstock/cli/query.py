@@ -14,7 +14,8 @@ from penstock.errors import QueryError
     ("a page's day, hour by hour", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-18 --interval 1h"),
     ("split by a dimension, most views first", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-21 --by status --order -views"),
     ("some measures, a quotient of two, and a filter; for a program",
-     "penstock query by_advertiser --entity 1001 --from 2026-03-02 --to 2026-03-03 --measures clicks,clicks/impressions --where country=DE --format json")])
+     "penstock query by_advertiser --entity 1001 --from 2026-03-02 --to 2026-03-03 --measures clicks,clicks/impressions --where country=DE --format json")],
+    short_help="Look up what was rolled up.")
 @click.argument("rollup")
 @click.option("--entity", required=True, help="Whose numbers: a value of the roll-up's entity.")
 @click.option("--from", "start", required=True, metavar="TIME", help="The first instant: ISO 8601, in UTC unless it has a zone.")
@@ -36,7 +37,7 @@ def query(rollup: str, entity: str, start: str, end: str, interval: str | None, 
     with open_deployment(on) as deployment:
         answer = Analytics(deployment).query(rollup, entity=entity, start=start, end=end, interval=interval, by=names(by), where=filters,
                                              measures=names([measures]) if measures is not None else None, order=order, limit=limit)
-    click.echo(render(answer, format_), nl=not render(answer, format_).endswith("\n"))
+    click.echo(render(answer, format_), nl=False)
     return 0
 
 

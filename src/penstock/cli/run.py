@@ -34,7 +34,8 @@ class Runner(Protocol):
 @command("run", [
     ("roll up what is in the log, then stop", "penstock run topologies/page_analytics.py --until-caught-up"),
     ("go on until Ctrl-C, in four processes", "penstock run advertiser_analytics --workers 4"),
-    ("begin a changed definition at the start of the log, beside the one that is served", "penstock run advertiser_analytics --from earliest")])
+    ("begin a changed definition at the start of the log, beside the one that is served", "penstock run advertiser_analytics --from earliest")],
+    short_help="Run a topology.")
 @topology_argument
 @click.option("--until-caught-up", is_flag=True, help="Stop when all that was in the log at the start is counted and durable.")
 @click.option("--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes; each owns the partitions p with p mod N = its number.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from penstock.errors import UsageError
 from penstock.kernels import Delta, RollupPlan, describe, merge_cells, row_parts
@@ -37,7 +38,7 @@ class Cells:
 
 @dataclasses.dataclass(frozen=True)
 class RollupSample:
-    """What a roll-up makes of the sample. per_flush: cells that a flush of `flush_events` events writes. hot: (entity, events) of the busiest."""
+    """What a roll-up makes of the sample. per_flush: cells that the stream writes in a flush of `flush_events` events. hot: (entity, events) of the busiest."""
 
     rollup: str
     cells: tuple[Cells, ...]
@@ -54,7 +55,8 @@ class RollupSample:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some events of a schema, judged. span: seconds of event time from the first accepted one to the last. reasons: of rejects, each with how many."""
+    """Some events of a schema, judged. span: seconds of event time from the first accepted one to the last. rate: events a second that the flushes are cut
+    for. reasons: of rejects, each with how many."""
 
     schema: str
     events: int
@@ -62,17 +64,14 @@ class Sample:
     rejected: int
     late: int
     span: float
+    rate: float
     reasons: dict[str, int]
     rollups: tuple[RollupSample, ...]
-
-    @property
-    def rate(self) -> float:
-        """Events a second of event time."""
-        return self.events / max(self.span, 1.0)
 
 
 def chunks_of_file(schema: Schema, path: str, format_: str | None, events: int) -> Iterator[bytes]:
     """The first records of a file, as the log would hold them."""
+    from penstock.kernels.encode import Slices
     from penstock.log.formats import read_blocks
     from penstock.log.memory import MemoryLog
     from penstock.log.producer import Producer
@@ -83,7 +82,7 @@ def chunks_of_file(schema: Schema, path: str, format_: str | None, events: int) 
     with Source(path) as source, Producer(log, schema) as producer:
         for block in read_blocks(source, format_of(path, format_), schema):
             left = events - producer.sent
-            producer.send_many(block.values._replace(start=block.values.start[:left], length=block.values.length[:left]))
+            producer.send_many(Slices(block.values.buffer, block.values.start[:left], block.values.length[:left]))
             if producer.sent >= events:
                 break
     yield from _chunks(log, schema.name, 0, events)
@@ -110,35 +109,37 @@ def _chunks(log: Any, topic: str, partition: int, events: int) -> Iterator[bytes
         at = chunk.next
 
 
-def measure(schema: Schema, rollups: list[Rollup], chunks: Iterator[bytes], flush_events: dict[str, int] | None = None) -> Sample:
+def measure(schema: Schema, rollups: Sequence[tuple[Rollup, float]], chunks: Iterator[bytes], rate: float | None = None) -> Sample:
     """Read and judge the chunks as a bolt does, and count what its roll-ups make of them.
 
-    flush_events: by roll-up, how many events a flush takes; all of them unless given. Raises UsageError for a sample without records.
+    rollups: each with how many seconds of events a flush takes. rate: events a second; the sample's own unless given. Raises UsageError for a sample
+    without records.
     """
-    reader = Reader(schema)
+    reader, names = Reader(schema), list(schema.fields)
     runs: list[tuple[Run, np.ndarray]] = []
     watermark, totals, reasons = NO_WATERMARK, np.zeros(3, np.int64), collections.Counter[str]()
-    first, last = None, 0
+    bounds: list[int] = []
     for data in chunks:
         run = reader.read(data)
         verdict = np.empty(len(run), np.uint8)
-        watermark, accepted, late, rejected = run.judge(0, len(run), watermark, verdict)
-        totals += (accepted, late, rejected)
-        names = list(schema.fields)
-        codes, counts = np.unique(run.columns.reject[verdict == 2], return_counts=True)
-        reasons.update({describe(code, names): count for code, count in zip(codes.tolist(), counts.tolist())})
+        watermark, *counts = run.judge(0, len(run), watermark, verdict)
+        totals += counts
+        codes, numbers = np.unique(run.columns.reject[verdict == 2], return_counts=True)
+        reasons.update({describe(code, names): count for code, count in zip(codes.tolist(), numbers.tolist())})
         times = run.columns.columns[schema.time].data[verdict == 0]
-        if len(times):
-            first, last = min(int(times.min()), last if first is None else first) if first is not None else int(times.min()), max(last, int(times.max()))
+        bounds += [int(times.min()), int(times.max())] if len(times) else []
         runs.append((run, verdict))
     accepted, late, rejected = totals.tolist()
     if not runs:
         raise UsageError(f"there are no records of {schema.name!r} to look at", hint="give --sample FILE, or --on a deployment that has some in its log")
-    made = tuple(_rollup(rollup, runs, (flush_events or {}).get(rollup.name)) for rollup in rollups)
-    return Sample(schema.name, accepted + late + rejected, accepted, rejected, late, 0.0 if first is None else (last - first) / SECOND, dict(reasons.most_common()), made)
+    span = (max(bounds) - min(bounds)) / SECOND if bounds else 0.0
+    events = accepted + late + rejected
+    used = rate if rate is not None else events / max(span, 1.0)
+    made = tuple(_rollup(rollup, runs, max(1, round(used * seconds))) for rollup, seconds in rollups)
+    return Sample(schema.name, events, accepted, rejected, late, span, used, dict(reasons.most_common()), made)
 
 
-def _rollup(rollup: Rollup, runs: list[tuple[Run, np.ndarray]], flush_events: int | None) -> RollupSample:
+def _rollup(rollup: Rollup, runs: list[tuple[Run, np.ndarray]], flush_events: int) -> RollupSample:
     plan = RollupPlan(rollup)
     whole, parts = _delta(plan), [_delta(plan)]
     filled, entities = 0, collections.Counter[Any]()
@@ -146,22 +147,22 @@ def _rollup(rollup: Rollup, runs: list[tuple[Run, np.ndarray]], flush_events: in
         whole.add(run.columns, verdict, 0, len(run))
         at = 0
         while at < len(run):
-            stop = len(run) if flush_events is None else min(len(run), at + flush_events - filled)
+            stop = min(len(run), at + flush_events - filled)
             parts[-1].add(run.columns, verdict, at, stop)
             filled += stop - at
             at = stop
-            if flush_events is not None and filled == flush_events:
+            if filled == flush_events:
                 parts.append(_delta(plan))
                 filled = 0
-        values = run.columns.columns[rollup.entity].to_arrow().filter(np.asarray(verdict == 0))
+        values = run.columns.columns[rollup.entity].to_arrow().filter(pa.array(verdict == 0))
         for item in values.value_counts().to_pylist():
             entities[item["values"]] += item["counts"]
-    events = sum(len(run) for run, _ in runs)
     complete = parts[:-1] or parts
     per_flush = sum(delta.cells for delta in complete) / len(complete)
+    taken = flush_events if len(parts) > 1 else sum(len(run) for run, _ in runs)
     cells = tuple(itertools.chain.from_iterable(_cells(plan, whole, keys) for keys in whole.keys()))
     hot = tuple((str(entity), count) for entity, count in entities.most_common(HOT))
-    return RollupSample(rollup.name, cells, per_flush, flush_events if flush_events is not None and len(parts) > 1 else events, hot, len(entities))
+    return RollupSample(rollup.name, cells, per_flush, taken, hot, len(entities))
 
 
 def _delta(plan: RollupPlan) -> Delta:

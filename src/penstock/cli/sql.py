@@ -21,7 +21,8 @@ _VIEW = re.compile(r"\barchive_([a-z][a-z0-9_]*)\b")
 @command("sql", [
     ("what was loaded", "penstock sql \"SELECT status, count(*) AS views FROM pages GROUP BY ALL ORDER BY views DESC\""),
     ("which hours were loaded, and when", "penstock sql \"SELECT dataset, hour, rows, loaded_at FROM penstock_ledger ORDER BY ALL\""),
-    ("what is archived, loaded or not", "penstock sql \"SELECT count(*) FROM archive_pages\" --format json")])
+    ("what is archived, loaded or not", "penstock sql \"SELECT count(*) FROM archive_pages\" --format json")],
+    short_help="Ask the warehouse.")
 @click.argument("statement", metavar="\"SELECT ...\"")
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the rows are printed.")
 @on_option

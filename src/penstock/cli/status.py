@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @command("status", [
     ("everything that ever ran here", "penstock status"),
     ("one topology, for a program", "penstock status advertiser_analytics --json"),
-    ("for an alarm: exit code 3 if any partition is more than 100,000 offsets behind", "penstock status --fail-lag 100000")])
+    ("for an alarm: exit code 3 if any partition is more than 100,000 offsets behind", "penstock status --fail-lag 100000")],
+    short_help="Show how far everything is.")
 @click.argument("topology", required=False)
 @json_option
 @click.option("--fail-lag", type=number_of(0), metavar="N", help="Exit with 3 if a partition's lag, of any generation that runs, is above N.")

@@ -6,8 +6,8 @@ record leaves nothing behind, and what a value means is said once for both forma
 """
 cimport cython
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from penstock.kernels.columns import Column, Columns
 from penstock.model import Timestamp
 
 from penstock.kernels._bytes cimport hash_text, is_utf8
-from penstock.kernels._values cimport POWERS, number_end, parse_instant, parse_long, scale_double, scale_text
+from penstock.kernels._places cimport ABSENT, ESCAPED, FLOAT, FRACTION, HUGE, NO, NONE, NUMBER, OTHER, RAW, TEXT, WHOLE, YES, Places, Token
+from penstock.kernels._values cimport POWERS, number_end, parse_instant, parse_long, scale_double, scale_text, unescape
 
-cdef int NO_VALUE = _reasons.NO_VALUE
 cdef int MISSING = _reasons.MISSING
 cdef int NULL_VALUE = _reasons.NULL
 cdef int WRONG_TYPE = _reasons.WRONG_TYPE
@@ -48,83 +48,12 @@ _MICROS = {"s": 6, "ms": 3, "us": 0, "iso8601": 0}  # digits between the unit an
 _MAX_TEXT = 2**31 - 1  # bytes of a string column: Arrow's offsets are int32
 
 
-cdef inline int _hex4(const uint8_t *p) noexcept nogil:
-    """Four hexadecimal digits, which the walk over the string has checked."""
-    cdef int i, value = 0
-    for i in range(4):
-        value = value << 4 | ((p[i] & 15) + (9 if p[i] > c"9" else 0))
-    return value
-
-
-cdef int64_t unescape(const uint8_t *p, int64_t n, uint8_t *out) noexcept nogil:
-    """Decode the inside of a well-formed JSON string. The bytes written, never more than n; -1 for a surrogate without its other half."""
-    cdef const uint8_t *end = p + n
-    cdef uint8_t *to = out
-    cdef int code, low
-    cdef uint8_t letter
-    while p < end:
-        if p[0] != c"\\":
-            to[0] = p[0]
-            to += 1
-            p += 1
-            continue
-        letter = p[1]
-        p += 2
-        if letter == c"u":
-            code = _hex4(p)
-            p += 4
-            if 0xD800 <= code < 0xE000:
-                if code >= 0xDC00 or end - p < 6 or p[0] != c"\\" or p[1] != c"u":
-                    return -1
-                low = _hex4(p + 2)
-                if low < 0xDC00 or low > 0xDFFF:
-                    return -1
-                p += 6
-                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-            if code < 0x80:
-                to[0] = <uint8_t>code
-                to += 1
-            elif code < 0x800:
-                to[0] = <uint8_t>(0xC0 | code >> 6)
-                to[1] = <uint8_t>(0x80 | (code & 0x3F))
-                to += 2
-            elif code < 0x10000:
-                to[0] = <uint8_t>(0xE0 | code >> 12)
-                to[1] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
-                to[2] = <uint8_t>(0x80 | (code & 0x3F))
-                to += 3
-            else:
-                to[0] = <uint8_t>(0xF0 | code >> 18)
-                to[1] = <uint8_t>(0x80 | (code >> 12 & 0x3F))
-                to[2] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
-                to[3] = <uint8_t>(0x80 | (code & 0x3F))
-                to += 4
-            continue
-        if letter == c"n":
-            letter = c"\n"
-        elif letter == c"t":
-            letter = c"\t"
-        elif letter == c"r":
-            letter = c"\r"
-        elif letter == c"b":
-            letter = c"\b"
-        elif letter == c"f":
-            letter = c"\f"
-        to[0] = letter
-        to += 1
-    return to - out
-
-
 @cython.final
-cdef class Plan:
+cdef class Plan(Places):
     """The wanted fields, in declared order. Used by one thread at a time."""
 
     def __cinit__(self):
         self.specs = NULL
-        self.nodes = NULL
-        self.tokens = NULL
-        self.keys = NULL
-        self.scratch = NULL
         self.width = 0
 
     def __init__(self, fields):
@@ -135,10 +64,12 @@ cdef class Plan:
         self.specs = <Spec *>calloc(max(self.width, 1), sizeof(Spec))
         if self.specs == NULL:
             raise MemoryError
-        paths = self._tree()
+        wanted = {field.keys(name) for name, field in self._fields.items() if field.source == "value"}
+        self.wants_value = bool(wanted)
+        places = self.lay_out(wanted)
         cdef int i
         for i, (name, field) in enumerate(self._fields.items()):
-            self._specify(&self.specs[i], field, paths.get(field.keys(name), -1))
+            self._specify(&self.specs[i], field, places[field.keys(name)] if field.source == "value" else -1)
             if field.source.startswith("header:"):
                 self._headers[i] = field.source[len("header:"):].encode()
 
@@ -148,40 +79,6 @@ cdef class Plan:
             for i in range(self.width):
                 free(self.specs[i].labels)
         free(self.specs)
-        free(self.nodes)
-        free(self.tokens)
-        free(self.keys)
-        free(self.scratch)
-
-    def _tree(self):
-        """Lay the wanted paths out as nodes in depth-first order, so that a node's descendants follow it."""
-        wanted = {field.keys(name) for name, field in self._fields.items() if field.source == "value"}
-        places = sorted({path[:length] for path in wanted for length in range(len(path) + 1)} | {()})
-        numbers = {path: number for number, path in enumerate(places)}
-        parents = {path: path[:len(path) - 1] for path in places if path}
-        inner = sorted({*parents.values(), ()})
-        self.wants_value = bool(wanted)
-        self.places = len(places)
-        self.nodes = <Node *>calloc(len(places), sizeof(Node))
-        self.tokens = <Token *>calloc(len(places), sizeof(Token))
-        self.keys = <Keys *>calloc(len(inner), sizeof(Keys))
-        if self.nodes == NULL or self.tokens == NULL or self.keys == NULL:
-            raise MemoryError
-        cdef Node *node
-        cdef bytes text
-        for path, number in numbers.items():
-            node = &self.nodes[<int>number]
-            node.parent = numbers[parents[path]] if path else -1
-            text = path[len(path) - 1].encode() if path else b""
-            self._kept.append(text)
-            node.name = <const uint8_t *><const char *>text
-            node.length = len(text)
-            node.inner = inner.index(path) if path in inner else -1
-            node.leaf = path in wanted
-            node.last = max(other for at, other in numbers.items() if at[:len(path)] == path)
-        for number in range(len(inner)):
-            self.keys[<int>number].count = 1
-        return numbers
 
     cdef _specify(self, Spec *spec, field, int node):
         cdef bytes text
@@ -229,57 +126,6 @@ cdef class Plan:
             while spec.labels[at].start != NULL:
                 at = (at + 1) & spec.label_mask
             spec.labels[at] = Label(<const uint8_t *><const char *>text, len(text), code)
-
-    cdef int find(self, int parent, const uint8_t *name, int64_t length) noexcept nogil:
-        """The node of a key of an object, -1 where it is not wanted."""
-        cdef int i
-        for i in range(parent + 1, self.nodes[parent].last + 1):
-            if self.nodes[i].parent == parent and self.nodes[i].length == length and memcmp(self.nodes[i].name, name, length) == 0:
-                return i
-        return -1
-
-    cdef Entry *learn(self, int parent, Entry *before, const uint8_t *raw, int64_t raw_length, const uint8_t *name, int64_t length, int *node) noexcept nogil:
-        """Look a key up that was not the expected one, and expect it here from now on. Returns its entry; `before` where it is too long to have one.
-
-        Only speed depends on what is remembered. A table that is full is begun anew: records whose keys are data must not keep out the rest.
-        """
-        cdef Keys *keys = &self.keys[self.nodes[parent].inner]
-        cdef Entry *entry
-        cdef int i
-        if raw_length > RAW_KEY:
-            node[0] = self.find(parent, name, length)
-            return before
-        for i in range(1, keys.count):
-            entry = &keys.entries[i]
-            if entry.length == raw_length and memcmp(entry.raw, raw, raw_length) == 0:
-                before.following = <int16_t>i
-                node[0] = entry.node
-                return entry
-        if keys.count == KEYS:
-            keys.count = 1
-            keys.entries[0].following = 0
-            before = &keys.entries[0]
-        entry = &keys.entries[keys.count]
-        memset(entry.raw, 0, RAW_KEY)
-        memcpy(entry.raw, raw, raw_length)
-        entry.length = <uint32_t>raw_length
-        entry.node = <int16_t>self.find(parent, name, length)
-        entry.following = 0
-        before.following = <int16_t>keys.count
-        keys.count += 1
-        node[0] = entry.node
-        return entry
-
-    cdef void forget(self, int first, int last) noexcept nogil:
-        """Nothing was found at these nodes (yet, or any more: an earlier duplicate held it)."""
-        cdef int i
-        for i in range(first, last + 1):
-            self.tokens[i].shape = ABSENT
-
-    cdef int find_escaped(self, int parent, const uint8_t *name, int64_t length) noexcept nogil:
-        """The node of a JSON key that is written with escapes."""
-        cdef int64_t decoded = unescape(name, length, self.scratch)
-        return -1 if decoded < 0 else self.find(parent, self.scratch, decoded)
 
     cdef int _text(self, Token *token, const uint8_t **start, int64_t *length) noexcept nogil:
         """The text of a token, decoded. WRONG_TYPE where it holds none."""
@@ -568,10 +414,7 @@ cdef class Plan:
                 longs = data
                 spec.longs = &longs[0]
             self._arrays.append((data, ends, valid, slices))
-        free(self.scratch)
-        self.scratch = <uint8_t *>malloc(longest + 1)
-        if self.scratch == NULL:
-            raise MemoryError
+        self.make_room(longest)
 
     cdef end(self):
         """The finished columns."""

@@ -11,7 +11,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from penstock.kernels import reasons as _reasons
 
 from penstock.kernels._bytes cimport eight_digits, plain_end, starts_with, utf8_length
-from penstock.kernels._fields cimport (ABSENT, ESCAPED, FRACTION, NO, NONE, NUMBER, OTHER, TEXT, WHOLE, YES, Entry, Keys, Node, Plan, Token)
+from penstock.kernels._fields cimport Plan
+from penstock.kernels._places cimport ESCAPED, FRACTION, NO, NONE, NUMBER, OTHER, TEXT, WHOLE, YES, Entry, Keys, Node, Token
 from penstock.kernels._values cimport POWERS
 
 cdef int MALFORMED = _reasons.MALFORMED

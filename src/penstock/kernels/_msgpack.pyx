@@ -11,7 +11,8 @@ from libc.string cimport memcpy
 from penstock.kernels import reasons as _reasons
 
 from penstock.kernels._bytes cimport big16, big32, big64, starts_with
-from penstock.kernels._fields cimport FLOAT, HUGE, NO, NONE, OTHER, RAW, WHOLE, YES, Entry, Keys, Node, Plan, Token
+from penstock.kernels._fields cimport Plan
+from penstock.kernels._places cimport FLOAT, HUGE, NO, NONE, OTHER, RAW, WHOLE, YES, Entry, Keys, Node, Token
 
 cdef int MALFORMED = _reasons.MALFORMED
 cdef int TOO_DEEP = _reasons.TOO_DEEP

@@ -1,6 +1,7 @@
-"""Exact numbers and instants from text and from floats.
+"""Exact numbers, instants and text from what stands in a record.
 
-All work on whole decimal digits, so that a value is the same on every machine; each returns 0 or a reason of `penstock.kernels.reasons`.
+Numbers are worked on as whole decimal digits, so that a value is the same on every machine. Each function that ends in an int returns 0 or a reason of
+`penstock.kernels.reasons`.
 """
 from cpython.mem cimport PyMem_Free
 from libc.math cimport fabs, isfinite, rint
@@ -254,3 +255,70 @@ cdef int parse_instant(const uint8_t *p, int64_t n, int64_t *out) noexcept nogil
     days = era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + (153 * (month - 3) + 2) // 5 + day - 1 - 719468
     out[0] = ((days * 1440 + hour * 60 + minute - zone * (zone_hour * 60 + zone_minute)) * 60 + second) * 1_000_000 + fraction
     return 0
+
+
+cdef inline int _hex4(const uint8_t *p) noexcept nogil:
+    """Four hexadecimal digits, which the walk over the string has checked."""
+    cdef int i, value = 0
+    for i in range(4):
+        value = value << 4 | ((p[i] & 15) + (9 if p[i] > c"9" else 0))
+    return value
+
+
+cdef int64_t unescape(const uint8_t *p, int64_t n, uint8_t *out) noexcept nogil:
+    """Decode the inside of a well-formed JSON string. The bytes written, never more than n; -1 for a surrogate without its other half."""
+    cdef const uint8_t *end = p + n
+    cdef uint8_t *to = out
+    cdef int code, low
+    cdef uint8_t letter
+    while p < end:
+        if p[0] != c"\\":
+            to[0] = p[0]
+            to += 1
+            p += 1
+            continue
+        letter = p[1]
+        p += 2
+        if letter == c"u":
+            code = _hex4(p)
+            p += 4
+            if 0xD800 <= code < 0xE000:
+                if code >= 0xDC00 or end - p < 6 or p[0] != c"\\" or p[1] != c"u":
+                    return -1
+                low = _hex4(p + 2)
+                if low < 0xDC00 or low > 0xDFFF:
+                    return -1
+                p += 6
+                code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+            if code < 0x80:
+                to[0] = <uint8_t>code
+                to += 1
+            elif code < 0x800:
+                to[0] = <uint8_t>(0xC0 | code >> 6)
+                to[1] = <uint8_t>(0x80 | (code & 0x3F))
+                to += 2
+            elif code < 0x10000:
+                to[0] = <uint8_t>(0xE0 | code >> 12)
+                to[1] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+                to[2] = <uint8_t>(0x80 | (code & 0x3F))
+                to += 3
+            else:
+                to[0] = <uint8_t>(0xF0 | code >> 18)
+                to[1] = <uint8_t>(0x80 | (code >> 12 & 0x3F))
+                to[2] = <uint8_t>(0x80 | (code >> 6 & 0x3F))
+                to[3] = <uint8_t>(0x80 | (code & 0x3F))
+                to += 4
+            continue
+        if letter == c"n":
+            letter = c"\n"
+        elif letter == c"t":
+            letter = c"\t"
+        elif letter == c"r":
+            letter = c"\r"
+        elif letter == c"b":
+            letter = c"\b"
+        elif letter == c"f":
+            letter = c"\f"
+        to[0] = letter
+        to += 1
+    return to - out

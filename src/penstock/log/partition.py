@@ -90,7 +90,8 @@ class Partition:
                 return None
             try:
                 first, position, limit, segment = self._find(offset, bounds)
-            except FileNotFoundError:  # retention in another process was faster
+            except FileNotFoundError:
+                self._check_retention(bounds)
                 return self.read(offset, max_bytes, max_offsets)
             data, rows = segment.read(position, limit, max_bytes)
             rows = rows[:fitting(rows, offset, max_bytes, max_offsets)]
@@ -104,7 +105,11 @@ class Partition:
         with self._opened():
             bounds = self.bounds()
             for first in self._list(bounds):
-                segment = self._open(first)
+                try:
+                    segment = self._open(first)
+                except FileNotFoundError:
+                    self._check_retention(bounds)
+                    return self.offset_at(timestamp)
                 limit = self._limit(segment, bounds)
                 position = segment.position_at(-(-timestamp // 1000), limit)
                 if position is not None:
@@ -277,6 +282,11 @@ class Partition:
         segment = self._segments.pop(first, None)
         if segment is not None:
             segment.close()
+
+    def _check_retention(self, seen: Bounds) -> None:
+        """A segment is not there: right if retention in another process has moved the start since `seen`, and damage otherwise."""
+        if self.bounds().start == seen.start:
+            raise CorruptionError(f"{self.directory}: a segment between offsets {seen.start} and {seen.end} is not there", hint="restore the file, or delete the topic")
 
     def _limit(self, segment: Segment, bounds: Bounds) -> int:
         return bounds.position if segment.first == bounds.segment else segment.size()

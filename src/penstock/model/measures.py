@@ -135,4 +135,4 @@ MEASURES: dict[str, type[Measure]] = {cls.kind: cls for cls in (Count, Sum, Min,
 
 def measure_from_json(data: dict[str, Any]) -> Measure:
     """The measure of its pure-data form."""
-    return MEASURES[data["type"]](**{key: value for key, value in data.items() if key != "type"})
+    return MEASURES[data["type"]](**{key: value for key, value in data.items() if key not in ("type", "name")})

@@ -133,22 +133,22 @@ class Rollup:
             yield self.table(width), max(one.keep[width] for one in self.by if width in one.keep) + self.schema.lateness + 7 * DAY
 
     def to_json(self) -> dict[str, Any]:
-        """The roll-up as pure data, its schema included."""
+        """The roll-up as pure data, its schema included. Measures are a list: their order is that of the cell's bytes."""
         return {"name": self.name, "schema": self.schema.to_json(), "entity": self.entity, "where": self.where,
-                "measures": {n: m.to_json() for n, m in self.measures.items()}, "by": [one.to_json() for one in self.by]}
+                "measures": [{"name": n, **m.to_json()} for n, m in self.measures.items()], "by": [one.to_json() for one in self.by]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Rollup":
         """The roll-up of its pure-data form."""
         return cls(data["name"], of=Schema.from_json(data["schema"]), entity=data["entity"], where=data["where"],
-                   measures={n: measure_from_json(m) for n, m in data["measures"].items()},
+                   measures={m["name"]: measure_from_json(m) for m in data["measures"]},
                    by=[By(*one["dimensions"], keep=one["keep"]) for one in data["by"]])
 
     @property
     def fingerprint(self) -> str:
         """Changes with all that changes the cells' bytes: not with how long they are kept, nor with ratios."""
         return fingerprint({"cell": CELL_FORMAT, "name": self.name, "schema": self.schema.to_json(), "entity": self.entity, "where": self.where,
-                            "measures": {n: m.to_json() for n, m in self.stored.items()}, "order": list(self.stored),
+                            "measures": [{"name": n, **m.to_json()} for n, m in self.stored.items()],
                             "by": [{"dimensions": one.dimensions, "widths": one.widths} for one in self.by]})
 
     def __repr__(self) -> str:

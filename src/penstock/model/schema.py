@@ -107,16 +107,16 @@ class Schema:
         return [name for name in self.fields if name in wanted]
 
     def to_json(self) -> dict[str, Any]:
-        """The schema as pure data."""
+        """The schema as pure data. Fields and derived columns are lists: their order is that of files and tables, and JSON objects have none."""
         return {"name": self.name, "time": self.time, "lateness": self.lateness, "ahead": self.ahead, "key": self.key, "format": self.format,
-                "fields": {n: f.to_json() for n, f in self.fields.items()}, "derive": {n: d.to_json() for n, d in self.derive.items()}}
+                "fields": [{"name": n, **f.to_json()} for n, f in self.fields.items()], "derive": [{"name": n, **d.to_json()} for n, d in self.derive.items()]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Schema":
         """The schema of its pure-data form."""
         return cls(data["name"], time=data["time"], lateness=data["lateness"], ahead=data["ahead"], key=data["key"], format=data["format"],
-                   fields={n: field_from_json(f) for n, f in data["fields"].items()},
-                   derive={n: Derived.from_json(d) for n, d in data["derive"].items()})
+                   fields={f["name"]: field_from_json(f) for f in data["fields"]},
+                   derive={d["name"]: Derived.from_json(d) for d in data["derive"]})
 
     @property
     def fingerprint(self) -> str:

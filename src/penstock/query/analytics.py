@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Protocol, Sequence
 
 from penstock.errors import NotFoundError
 from penstock.kernels import RollupPlan
-from penstock.model import Field
 from penstock.model.units import duration_text, iso
-from penstock.query.answer import Answer, Column
-from penstock.query.measures import Output, empty_state, units
-from penstock.query.merge import CellReader, Group
+from penstock.query.answer import Answer
+from penstock.query.merge import CellReader
 from penstock.query.plan import QueryPlan, choose
-from penstock.query.request import TIME, Question, floor, parse
+from penstock.query.request import Question, parse
+from penstock.query.rows import columns_of, rows_of, show
 from penstock.query.standing import Standing, dropped_reason
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
@@ -63,22 +62,23 @@ class Analytics:
     Safe for use by several threads. Nothing is written.
     """
 
-    def __init__(self, source: "Source | Deployment") -> None:
+    def __init__(self, source: Source | Deployment) -> None:
         self.source = source
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
     @classmethod
-    def on(cls, name: str) -> "Analytics":
+    def on(cls, name: str) -> Analytics:
         """The analytics of a deployment: "local:DIR" or a name in penstock.toml. Raises ConfigurationError, and NotFoundError where nothing ever ran."""
         from penstock.deployment import Deployment
 
         deployment = Deployment.named(name)
         if not deployment.exists():
-            raise NotFoundError(f"deployment {name}: nothing was ever written to {deployment.directory}", hint="run a topology on it first, or look for a mistake in the name")
+            raise NotFoundError(f"deployment {name}: nothing was ever written to {deployment.directory}",
+                                hint="run a topology on it first, or look for a mistake in the name")
         return cls(deployment)
 
     @classmethod
-    def over(cls, table: Table, now: Callable[[], int] | None = None) -> "Analytics":
+    def over(cls, table: Table, now: Callable[[], int] | None = None) -> Analytics:
         """The analytics of a table store by itself. now: the wall clock, microseconds since 1970."""
         return cls(_TableSource(table, now or (lambda: time.time_ns() // 1000)))
 
@@ -88,7 +88,7 @@ class Analytics:
         if close is not None:
             close()
 
-    def __enter__(self) -> "Analytics":
+    def __enter__(self) -> Analytics:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,8 +102,9 @@ class Analytics:
 
     def _info(self, definition: BoltDefinition, name: str) -> RollupInfo:
         rollup = self._plan(definition, name).rollup
+        entity = rollup.entity, rollup.schema.columns[rollup.entity].kind
         breakdowns = tuple((tuple(by.dimensions), {duration_text(width): duration_text(kept) for width, kept in by.keep.items()}) for by in rollup.by)
-        return RollupInfo(name, (rollup.entity, rollup.schema.columns[rollup.entity].kind), {n: m.kind for n, m in rollup.measures.items()}, breakdowns, definition.generation)
+        return RollupInfo(name, entity, {n: m.kind for n, m in rollup.measures.items()}, breakdowns, definition.generation)
 
     def _plan(self, definition: BoltDefinition, name: str) -> RollupPlan:
         """The kernels' form of a definition, made once."""
@@ -138,27 +139,16 @@ class Analytics:
         query = choose(plan.rollup, question, standing.newest)
         segments = {shard.key: query.segments(control.folded) for shard, control in standing.shards}
         reader = CellReader(self.source.table, plan, query, question, bytes.fromhex(definition.generation), segments)
-        rows, saturated = _rows(plan, query, question, reader.read())
+        rows, saturated = rows_of(plan, query, question, reader.read())
         behind = standing.furthest_behind
+        field = plan.rollup.schema.columns[plan.rollup.entity]
         return Answer(
-            rollup=rollup, entity=_show(plan.rollup.schema.columns[plan.rollup.entity], question.entity), start=iso(question.start), end=iso(question.end),
-            interval=None if question.interval is None else duration_text(question.interval), columns=_columns(plan, question), rows=rows,
+            rollup=rollup, entity=show(field, field.kind, question.entity), start=iso(question.start), end=iso(question.end),
+            interval=None if question.interval is None else duration_text(question.interval), columns=columns_of(plan, question), rows=rows,
             as_of=None if behind is None else iso(behind[1].done.watermark),
             incomplete=tuple(standing.reasons(question.end) + _gone(plan, query, question, standing, reader, self.source.now())),
             errors={one.name: one.error for one in question.outputs if one.error}, saturated=saturated, generation=definition.generation,
             served_from=tuple(duration_text(query.widths[level]) for level in reader.levels), breakdown=tuple(plan.rollup.by[query.breakdown].dimensions))
-
-
-def _show(field: Field, value: Any) -> Any:
-    """A canonical value as an answer shows it."""
-    return iso(value) if field.kind == "timestamp" and value is not None else units(field, value)
-
-
-def _columns(plan: RollupPlan, question: Question) -> tuple[Column, ...]:
-    fields = plan.rollup.schema.columns
-    times = [Column(TIME, "time", "timestamp")] if question.interval is not None else []
-    return (*times, *(Column(name, "dimension", fields[name].kind) for name in question.by),
-            *(Column(one.name, "measure", one.type, one.kind) for one in question.outputs))
 
 
 def _gone(plan: RollupPlan, query: QueryPlan, question: Question, standing: Standing, reader: CellReader, now: int) -> list[str]:
@@ -175,61 +165,6 @@ def _gone(plan: RollupPlan, query: QueryPlan, question: Question, standing: Stan
         if before is not None and min(start for ranges in reader.ranges[level].values() for start, _ in ranges) + width < before:
             reasons.append(dropped_reason(width, before))
     return reasons
-
-
-def _rows(plan: RollupPlan, query: QueryPlan, question: Question, states: dict[Group, list[Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """The answer's rows in order, and the measures of which some value was cut to 64 bits."""
-    fields, outputs = plan.rollup.schema.columns, question.outputs
-    saturated: dict[str, None] = {}
-    found = []
-    for (window, group), state in states.items():
-        values = []
-        for one in outputs:
-            value, cut = one.value(state)
-            values.append(value)
-            if cut:
-                saturated[one.name] = None
-        found.append((window, group, tuple(values)))
-    if not question.by:
-        found += _zeros(plan, query, question, {window for window, _ in states})
-    found = _ordered(found, question)[:question.limit]
-    shown = [fields[name] for name in question.by]
-    names = [*([TIME] if question.interval is not None else []), *question.by, *(one.name for one in outputs)]
-    rows = [dict(zip(names, (*([iso(window)] if question.interval is not None else []), *map(_show, shown, group), *map(Output.present, outputs, values))))
-            for window, group, values in found]
-    return rows, tuple(saturated)
-
-
-_Row = tuple[int, tuple[Any, ...], tuple[Any, ...]]  # window, by, measures
-
-
-def _zeros(plan: RollupPlan, query: QueryPlan, question: Question, present: set[int]) -> list[_Row]:
-    """The windows of the answer without any record."""
-    state = empty_state(plan)
-    nothing = tuple(one.value(state)[0] for one in question.outputs)
-    windows = [question.start] if question.interval is None else range(floor(query.start, question.interval), question.end, question.interval)
-    return [(window, (), nothing) for window in windows if window not in present]
-
-
-def _ordered(found: list[_Row], question: Question) -> list[_Row]:
-    """Rows by time, then dimensions; then by the columns asked for. Nulls come last, whichever way."""
-
-    def sort(place: Callable[[_Row], Any], descending: bool) -> None:
-        found.sort(key=lambda row: ((place(row) is None) != descending, place(row) if place(row) is not None else 0), reverse=descending)
-
-    for index in reversed(range(len(question.by))):
-        sort(lambda row: row[1][index], False)
-    sort(lambda row: row[0], False)
-    for name, descending in reversed(question.order):
-        if name == TIME and question.interval is not None:
-            sort(lambda row: row[0], descending)
-        elif name in question.by:
-            place = question.by.index(name)
-            sort(lambda row: row[1][place], descending)
-        else:
-            place = [one.name for one in question.outputs].index(name)
-            sort(lambda row: row[2][place], descending)
-    return found
 
 
 __all__ = ["Analytics", "RollupInfo", "Source"]

@@ -13,7 +13,6 @@ from penstock.kernels import Hll, RollupPlan, saturate
 from penstock.kernels.plan import MeasurePlan
 from penstock.model import Ratio, Rollup
 from penstock.model.fields import NAME
-from penstock.model.units import iso
 
 _QUOTIENT = re.compile(r"(?:(?P<name>[^=/\s]+)\s*=)?\s*(?P<numerator>[^=/\s]+)\s*/\s*(?P<denominator>[^=/\s]+)")
 
@@ -47,10 +46,6 @@ class Output:
         if numerator is None or not denominator:
             return None, cut
         return float(fractions.Fraction(numerator) / fractions.Fraction(denominator)), cut
-
-    def present(self, value: Any) -> Any:
-        """The value as an answer shows it: instants as ISO 8601, all else as it is."""
-        return iso(value) if self.type == "timestamp" and value is not None else value
 
 
 def _stored(part: MeasurePlan, raw: Any) -> tuple[Any, bool]:

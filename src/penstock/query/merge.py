@@ -6,7 +6,7 @@ import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from penstock.kernels import RollupPlan, decode_cell, entity_prefix, merge_cells, row_key, split_column, split_row
-from penstock.model import Field, Granularity, matches
+from penstock.model import Granularity, matches
 from penstock.query.plan import QueryPlan, Segment
 from penstock.query.request import Question
 from penstock.table import Table
@@ -22,7 +22,8 @@ class CellReader:
     shards: by a shard's 12 bytes in a cell's column, what to read for it. Cells of other shards and of other generations are passed over.
     """
 
-    def __init__(self, table: Table, plan: RollupPlan, query: QueryPlan, question: Question, generation: bytes, shards: Mapping[bytes, Sequence[Segment]]) -> None:
+    def __init__(self, table: Table, plan: RollupPlan, query: QueryPlan, question: Question, generation: bytes,
+                 shards: Mapping[bytes, Sequence[Segment]]) -> None:
         self.table, self.plan, self.query, self.question, self.generation = table, plan, query, question, generation
         self.fields = plan.breakdowns[query.breakdown].fields
         self.prefix = entity_prefix(self.fields[0], question.entity)
@@ -65,7 +66,8 @@ class CellReader:
         breakdown = self.query.breakdown
         choices = self._choices()
         if choices is not None and math.prod(map(len, choices)) * (last - first + 1) <= MOST_ROWS:
-            keys = [row_key(self.prefix, breakdown, bucket, zip(self.fields[1:], values)) for bucket in range(first, last + 1) for values in itertools.product(*choices)]
+            places = itertools.product(range(first, last + 1), itertools.product(*choices))
+            keys = [row_key(self.prefix, breakdown, bucket, zip(self.fields[1:], values)) for bucket, values in places]
             return ((key, cells) for key, cells in zip(keys, self.table.rows(table, keys)) if cells)
         return self.table.scan(table, row_key(self.prefix, breakdown, first, ()), row_key(self.prefix, breakdown, last + 1, ()))
 

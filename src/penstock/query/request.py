@@ -86,9 +86,9 @@ def parse(plan: RollupPlan, *, entity: Any, measures: Sequence[str] | None, star
     columns = [*([TIME] if width is not None else []), *dimensions, *(one.name for one in chosen)]
     for name in columns:
         if columns.count(name) > 1:
-            raise QueryError(f"measures: the answer would have two columns {name!r}", hint=f"leave one out, or ask for a quotient under another name than {name!r}")
-    return Question(parse_value(rollup.schema.columns[rollup.entity], entity, f"entity: {rollup.entity}"), chosen, begin, stop, width, dimensions,
-                    _where(rollup, where), _order(order, columns), _limit(limit))
+            raise QueryError(f"measures: the answer would have two columns {name!r}", hint="leave one out, or give a quotient another name")
+    key = parse_value(rollup.schema.columns[rollup.entity], entity, f"entity: {rollup.entity}")
+    return Question(key, chosen, begin, stop, width, dimensions, _where(rollup, where), _order(order, columns), _limit(limit))
 
 
 def _time(value: Any, what: str) -> int:
@@ -122,7 +122,8 @@ def _by(rollup: Rollup, by: Sequence[str]) -> tuple[str, ...]:
     known = dimensions_of(rollup)
     for name in by:
         if name not in known:
-            raise QueryError(f"by: roll-up {rollup.name!r} has no dimension {name!r}", hint=f"it has {', '.join(known)}" if known else "it has totals only: leave by out")
+            fix = f"it has {', '.join(known)}" if known else "it has totals only: leave by out"
+            raise QueryError(f"by: roll-up {rollup.name!r} has no dimension {name!r}", hint=fix)
     if len(set(by)) != len(by):
         raise QueryError(f"by: {', '.join(by)} names a dimension twice", hint="name each dimension once")
     return tuple(by)
@@ -133,7 +134,8 @@ def _where(rollup: Rollup, where: Any) -> dict[str, Any] | None:
         return None
     fields = {name: rollup.schema.columns[name] for name in dimensions_of(rollup)}
     if not fields:
-        raise QueryError(f"where: roll-up {rollup.name!r} has no dimensions, so there is nothing to filter by", hint="leave where out, or declare a breakdown: By(\"country\", keep=...)")
+        raise QueryError(f"where: roll-up {rollup.name!r} has no dimensions, so there is nothing to filter by",
+                         hint='leave where out, or declare a breakdown: By("country", keep=...)')
     try:
         return check_filter(_from_text(where, fields), fields, "where")
     except QueryError:

@@ -35,7 +35,8 @@ class Standing:
 
     def reasons(self, end: int) -> list[str]:
         """Why an answer up to an event time may not hold all of its records."""
-        reasons = [f"{control.done.lost_count:,} records of {_name(shard)} were gone from the log before they were read" for shard, control in self.shards if control.done.lost]
+        reasons = [f"{control.done.lost_count:,} records of {_name(shard)} were gone from the log before they were read"
+                   for shard, control in self.shards if control.done.lost]
         behind = self.furthest_behind
         if behind is None:
             reasons.append("no event has been counted yet")
