@@ -17,8 +17,10 @@ PAIRS = {"json": (JsonDecoder, reference_decode.JsonDecoder), "msgpack": (Msgpac
 
 # Every kind of field, nested paths, null and default of each sort.
 FIELDS: dict[str, Field] = {
-    "ts": Timestamp("ms"), "at": Timestamp("iso8601", nullable=True), "seconds": Timestamp("s", default=0), "id": Int(), "user": Int(path="user.id", nullable=True),
-    "name": String(path="user.name", default="nobody", max_bytes=12), "type": Enum("impression", "click", "é", default="click"), "ok": Bool(nullable=True),
+    "ts": Timestamp("ms"), "at": Timestamp("iso8601", nullable=True), "seconds": Timestamp("s", default=0), "id": Int(),
+    "user": Int(path="user.id", nullable=True),
+    "name": String(path="user.name", default="nobody", max_bytes=12), "type": Enum("impression", "click", "é", default="click"),
+    "ok": Bool(nullable=True),
     "cost": Decimal(6, nullable=True, default="0.5"), "price": Decimal(2, path="a.b.c", nullable=True), "note": String(nullable=True)}
 
 
@@ -28,7 +30,8 @@ def records_of(values: Sequence[bytes | None], keys: Sequence[bytes | None] | No
     lengths = np.array([-1 if part is None else len(part) for part in parts], np.int32)
     starts = np.concatenate([[0], np.cumsum(np.maximum(lengths, 0), dtype=np.int64)]).astype(np.int64)
     zeros = np.zeros(count, np.int64)
-    return Records(b"".join(part or b"" for part in parts), np.arange(count, dtype=np.int64), np.array(timestamps or [0] * count, np.int64), starts[:count], lengths[:count],
+    return Records(b"".join(part or b"" for part in parts), np.arange(count, dtype=np.int64), np.array(timestamps or [0] * count, np.int64),
+        starts[:count], lengths[:count],
                    starts[count:2 * count], lengths[count:], zeros, np.zeros(count, np.int32))
 
 

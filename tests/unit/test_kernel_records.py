@@ -20,7 +20,8 @@ from penstock.kernels.columns import Records
 Row = tuple[int, int, "bytes | None", "bytes | None", list[tuple[str, "bytes | None"]]]  # offset delta, milliseconds, key, value, headers
 HAVE = {0: lambda: True, 1: kafka_codec.has_gzip, 2: kafka_codec.has_snappy, 3: kafka_codec.has_lz4, 4: kafka_codec.has_zstd}
 ROWS: list[Row] = [
-    (0, 1_700_000_000_000, b"k", b"value", []), (1, 1_699_999_999_000, None, b"", [("h", b"1"), ("g", b"2"), ("h", b"3")]), (2, 1_700_000_000_001, b"", None, [("h", b"1"), ("h", None)]),
+    (0, 1_700_000_000_000, b"k", b"value", []), (1, 1_699_999_999_000, None, b"", [("h", b"1"), ("g", b"2"), ("h", b"3")]),
+    (2, 1_700_000_000_001, b"", None, [("h", b"1"), ("h", None)]),
     (3, 1_800_000_000_000, b"key" * 50, b"v" * 5000, [("", b""), ("hh", b"x")])]
 
 
@@ -50,7 +51,8 @@ def read(data: bytes) -> Records:
     for name in ("offsets", "timestamps", "key_length", "value_length", "headers_count"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
         assert getattr(found, name).dtype == getattr(expected, name).dtype, name
-    assert [(found.key(row), found.value(row)) for row in range(len(found))] == [(expected.key(row), expected.value(row)) for row in range(len(found))]
+    assert [(found.key(row), found.value(row)) for row in range(len(found))] == [(expected.key(row),
+        expected.value(row)) for row in range(len(found))]
     for name in (b"h", b"", b"none"):
         assert header(found, name, _records.headers_value) == header(expected, name, reference_decode.headers_value)
     return found
@@ -107,8 +109,10 @@ def test_codecs_round_trip(name: str, size: int) -> None:
 def test_lz4_frames_of_every_make_are_read(blocks: str, checksums: bool) -> None:
     frame = pytest.importorskip("lz4.frame")
     rng = random.Random(3)
-    for data in (b"", b"a", bytes(300_000), b"".join(rng.choice([b"advertiser", b"campaign", rng.randbytes(5)]) for _ in range(40_000)), rng.randbytes(200_000)):
-        packed = frame.compress(data, block_size=frame.BLOCKSIZE_MAX64KB, block_linked=blocks == "linked", block_checksum=checksums, content_checksum=checksums, store_size=checksums)
+    for data in (b"", b"a", bytes(300_000), b"".join(rng.choice([b"advertiser", b"campaign", rng.randbytes(5)]) for _ in range(40_000)),
+        rng.randbytes(200_000)):
+        packed = frame.compress(data, block_size=frame.BLOCKSIZE_MAX64KB, block_linked=blocks == "linked", block_checksum=checksums,
+            content_checksum=checksums, store_size=checksums)
         assert compress.decompress(3, packed) == data
         for _ in range(50):
             damaged = bytearray(packed)
@@ -123,7 +127,8 @@ def test_control_batches_are_left_out() -> None:
     data = batch(ROWS, 0) + batch(ROWS[:1], 4, attributes=0x30) + batch(ROWS[:1], 5, attributes=0x10)
     assert read(data).offsets.tolist() == [0, 1, 2, 3, 5]
     assert _records.batch_spans(data).tolist() == reference_decode.batch_spans(data).tolist() == [
-        [0, len(batch(ROWS)), 0, 4], [len(batch(ROWS)), len(batch(ROWS[:1])), 4, 5], [len(batch(ROWS)) + len(batch(ROWS[:1])), len(batch(ROWS[:1])), 5, 6]]
+        [0, len(batch(ROWS)), 0, 4], [len(batch(ROWS)), len(batch(ROWS[:1])), 4, 5],
+        [len(batch(ROWS)) + len(batch(ROWS[:1])), len(batch(ROWS[:1])), 5, 6]]
 
 
 def test_log_append_time_is_the_batchs() -> None:

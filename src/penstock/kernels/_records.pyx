@@ -53,7 +53,8 @@ cdef struct Batch:  # eight int64, a row of an array
 
 
 def _corrupt(base, what):
-    return CorruptionError(f"record batch at offset {base}: {what}", hint="the log or what carried it is damaged: compare with another replica, or skip the batch on purpose")
+    return CorruptionError(f"record batch at offset {base}: {what}",
+                           hint="the log or what carried it is damaged: compare with another replica, or skip the batch on purpose")
 
 
 cdef int64_t _span(const uint8_t *data, int64_t at, int64_t size) except -1:
@@ -124,7 +125,8 @@ cdef class _Output:
                 break
             except cramjam.DecompressionError as problem:
                 if room >= compress.LIMIT - self.used or not compress.too_small(problem):
-                    raise _corrupt(base, f"its {compress.NAMES[codec]} payload does not decompress, or to more than {compress.LIMIT} bytes ({problem})") from None
+                    name = compress.NAMES[codec]
+                    raise _corrupt(base, f"its {name} payload does not decompress, or to more than {compress.LIMIT} bytes ({problem})") from None
                 room = min(4 * room, compress.LIMIT - self.used)
         self.used += size
         return size
@@ -141,7 +143,8 @@ cdef class _Output:
         return data
 
 
-cdef const uint8_t *_headers(const uint8_t *p, const uint8_t *end, int64_t count, const uint8_t *name, int64_t length, const uint8_t **value, int64_t *size) noexcept nogil:
+cdef const uint8_t *_headers(const uint8_t *p, const uint8_t *end, int64_t count, const uint8_t *name, int64_t length, const uint8_t **value,
+                             int64_t *size) noexcept nogil:
     """Walk over a record's headers. Their end, NULL if they do not fit; the value of the last one called `name`, if it is not NULL."""
     cdef int64_t i, part = 0
     cdef bint same
@@ -312,9 +315,9 @@ cdef bytes _unpack(bytes data, list found, Batch *batches):
 
 
 def headers_value(records, bytes name not None):
-    """Where the header `name` lies in the buffer: start (int64[n]) and length (int32[n]); -1 where a record has none, or a null one. The last of that name counts.
+    """Where the header `name` lies in the buffer: start (int64[n]) and length (int32[n]).
 
-    Raises CorruptionError where headers do not lie in the buffer.
+    The last of that name counts; the length is -1 where a record has none, or a null one. Raises CorruptionError where headers do not lie in the buffer.
     """
     cdef bytes buffer = records.buffer
     cdef int64_t count = len(records), row, length = len(name), part

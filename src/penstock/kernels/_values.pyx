@@ -71,7 +71,7 @@ cdef int scale_text(const uint8_t *p, int64_t n, int shift, int64_t *out) noexce
     cdef const uint8_t *q
     cdef bint negative = False, sticky = False, seen_point = False, minus
     cdef int64_t left = 0, exponent = 0, index = 0, total = 0
-    cdef int64_t scaled = 0
+    cdef uint64_t scaled = 0, most = <uint64_t>_powers[18]  # ten times `most` still fits
     cdef int next_digit = 0, digit
     if p < end and p[0] == c"-":
         negative = True
@@ -101,8 +101,8 @@ cdef int scale_text(const uint8_t *p, int64_t n, int shift, int64_t *out) noexce
         if p[0] != c".":
             digit = p[0] - c"0"
             if index < left:
-                scaled = scaled * 10 + digit
-                if scaled >= _powers[18]:
+                scaled = scaled * 10 + <uint64_t>digit
+                if scaled >= most:
                     return OUT_OF_RANGE
             elif index == left:
                 next_digit = digit
@@ -112,14 +112,14 @@ cdef int scale_text(const uint8_t *p, int64_t n, int shift, int64_t *out) noexce
         p += 1
     while index < left and scaled:
         scaled *= 10
-        if scaled >= _powers[18]:
+        if scaled >= most:
             return OUT_OF_RANGE
         index += 1
     if next_digit > 5 or (next_digit == 5 and (sticky or scaled & 1)):
         scaled += 1
-        if scaled >= _powers[18]:
+        if scaled >= most:
             return OUT_OF_RANGE
-    out[0] = -scaled if negative else scaled
+    out[0] = -<int64_t>scaled if negative else <int64_t>scaled
     return 0
 
 

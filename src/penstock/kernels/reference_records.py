@@ -33,7 +33,8 @@ class Batch:
 
 
 def _corrupt(base: int | str, what: str) -> CorruptionError:
-    return CorruptionError(f"record batch at offset {base}: {what}", hint="the log or what carried it is damaged: compare with another replica, or skip the batch on purpose")
+    return CorruptionError(f"record batch at offset {base}: {what}",
+                           hint="the log or what carried it is damaged: compare with another replica, or skip the batch on purpose")
 
 
 def _batches(data: bytes) -> Iterator[Batch]:
@@ -166,9 +167,9 @@ def _records(payload: bytes, batch: Batch, shift: int) -> Iterator[tuple[int, ..
 
 
 def headers_value(records: Records, name: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Where the header `name` lies in the buffer: start (int64[n]) and length (int32[n]); -1 where a record has none, or a null one. The last of that name counts.
+    """Where the header `name` lies in the buffer: start (int64[n]) and length (int32[n]).
 
-    Raises CorruptionError where headers do not lie in the buffer.
+    The last of that name counts; the length is -1 where a record has none, or a null one. Raises CorruptionError where headers do not lie in the buffer.
     """
     starts, lengths = np.zeros(len(records), np.int64), np.full(len(records), -1, np.int32)
     for row, (start, count) in enumerate(zip(records.headers_start.tolist(), records.headers_count.tolist())):
