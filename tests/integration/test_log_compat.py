@@ -135,7 +135,9 @@ def test_our_log_keeps_and_reads_batches_of_kafka_python(tmp_path: Any, compress
 def test_librdkafka_reads_our_batches(mock_cluster: tuple[str, int], wire: Wire, codec: str) -> None:
     host, port = mock_cluster
     topic = f"ours-{codec}"
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": f"{host}:{port}", "group.id": "g", "auto.offset.reset": "earliest", "check.crcs": True, "allow.auto.create.topics": True})
+    consumer = confluent_kafka.Consumer({
+        "bootstrap.servers": f"{host}:{port}", "group.id": "g", "auto.offset.reset": "earliest", "check.crcs": True,
+        "allow.auto.create.topics": True})
     try:
         consumer.list_topics(topic, timeout=10)  # the mock creates a topic when its metadata is asked for
         assert wire.produce(topic, ours(codec)) == 0

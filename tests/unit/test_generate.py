@@ -180,7 +180,9 @@ def _as_records(block: AdBlock) -> Any:
     return read_batches(encode_batch(block.values, block.timestamps, keys=block.keys))
 
 
-@pytest.mark.parametrize("settings", [{"advertisers": 0}, {"advertisers": 10_001}, {"users": 0}, {"hours": 0}, {"late": -0.1}, {"late": 0.9, "too_late": 0.2}, {"malformed": 2}, {"format": "xml"}])
+@pytest.mark.parametrize("settings", [
+    {"advertisers": 0}, {"advertisers": 10_001}, {"users": 0}, {"hours": 0}, {"late": -0.1}, {"late": 0.9, "too_late": 0.2}, {"malformed": 2},
+    {"format": "xml"}])
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         AdEvents(1, **settings)

@@ -329,7 +329,7 @@ def test_kill_9_of_an_appender_loses_nothing_acknowledged_and_invents_nothing(tm
     rng = random.Random(seed)
     with LocalLog(tmp_path, segment_bytes=300_000) as log:
         log.create("t", 1)
-        for round in range(6):
+        for _ in range(6):
             process = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path)], stdout=subprocess.PIPE)
             assert process.stdout is not None and process.stdout.readline()
             deadline = time.monotonic() + rng.uniform(0.001, 0.08)

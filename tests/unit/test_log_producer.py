@@ -77,7 +77,8 @@ def test_headers_timestamps_and_partition_are_the_callers() -> None:
     with Producer(log, "t", clock=lambda: 5_000_000) as producer:
         producer.send(b"a", b"k", timestamp=1_234_000, headers=[("h", b"1"), ("n", None)], partition=2)
         producer.send(b"b", b"k", partition=2)
-        producer.send_many(Slices.of([b"c"]), timestamps=np.array([7_000_000]), headers=Slices.of([encode_headers([("h", b"2")])]), partitions=np.array([2], np.int32))
+        headers = Slices.of([encode_headers([("h", b"2")])])
+        producer.send_many(Slices.of([b"c"]), timestamps=np.array([7_000_000]), headers=headers, partitions=np.array([2], np.int32))
         producer.send_many(Slices.of([b"d"]), partitions=np.array([2], np.int32))
     assert contents(log, 2) == [(b"k", b"a", 1_234_000), (b"k", b"b", 5_000_000), (None, b"c", 7_000_000), (None, b"d", 5_000_000)]
     assert (chunk := log.read("t", 2, 0, 1 << 20, 100)) is not None

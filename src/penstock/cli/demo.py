@@ -1,7 +1,31 @@
-"""`penstock demo`."""
+"""`penstock demo`: all of it, once."""
+from __future__ import annotations
+
 import click
 
-@click.command("demo")
-def demo() -> int:
-    """x"""
-    return 0
+from penstock.cli.base import command, notice_kernels, number_of, open_deployment
+
+FOLDER = "local:demo-data"
+
+
+@command("demo", [
+    ("a million ad events: rolled up, looked up, loaded, and checked number by number", "penstock demo"),
+    ("ten times as many, in two processes", "penstock demo --events 10000000 --workers 2"),
+    ("the traffic of one's own site", "penstock demo --traffic /var/log/nginx/access.log")],
+    short_help="See all of it, on made-up ads or real traffic.")
+@click.option("--events", type=number_of(1), default=1_000_000, show_default=True, help="How many ad events are made up.")
+@click.option("--traffic", type=click.Path(exists=True, dir_okay=False), help="A web server's access log, or page views as JSON Lines, instead of made-up ads.")
+@click.option("--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes that run the topology.")
+@click.option("--keep", is_flag=True, help="Go on with what an earlier demo left, and add to it, instead of beginning anew.")
+@click.option("--on", default=FOLDER, show_default=True, metavar="NAME|local:DIR", help="Where. The data stays there until the next demo, which deletes it.")
+def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str) -> int:
+    """Generate a day of ad events, run a topology over it, look numbers up, load the hours into the warehouse, ask it in SQL, and reconcile.
+
+    Reconciling computes the same numbers from the raw log with DuckDB and compares them one by one. The exit code is 1 if any differs.
+    """
+    from penstock.demo import play
+    from penstock.demo.scenes import Ads, Scene, Traffic
+
+    notice_kernels()
+    scene: Scene = Traffic(traffic, None) if traffic is not None else Ads(events)
+    return play(scene, open_deployment(on, must_exist=False), keep=keep, workers=workers)

@@ -91,7 +91,7 @@ class Meter:
         self._progress = progress
         self._tasks: dict[str, Any] = {}
         self._began: dict[str, tuple[float, float]] = {}
-        self._said = time.monotonic()
+        self._said: dict[str, float] = {}
 
     def update(self, name: str, done: float, total: float | None, *, detail: str = "", unit: str = "events") -> None:
         """How far the thing called `name` is. detail: what else to say of it."""
@@ -104,8 +104,8 @@ class Meter:
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(name, total=total, text="", detail="")
             self._progress.update(self._tasks[name], completed=done, total=total, text=f"{text}  {speed}", detail=detail)
-        elif now - self._said >= PLAIN_EVERY:
-            self._said = now
+        elif now - self._said.setdefault(name, now) >= PLAIN_EVERY:
+            self._said[name] = now
             of = "" if total is None else f" of {size(total) if unit == 'bytes' else f'{total:,.0f}'}"
             click.echo(f"{name}: {text}{of} ({speed}){', ' + detail if detail else ''}", err=True)
 

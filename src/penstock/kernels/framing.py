@@ -47,7 +47,7 @@ class Slices(NamedTuple):
         return len(self.start)
 
     @classmethod
-    def of(cls, items: Sequence[bytes | None]) -> "Slices":
+    def of(cls, items: Sequence[bytes | None]) -> Slices:
         """The slices of byte strings, None being null."""
         length = np.fromiter((-1 if item is None else len(item) for item in items), np.int32, len(items))
         end = np.cumsum(np.maximum(length, 0), dtype=np.int64)
@@ -119,9 +119,11 @@ def encode_batch(encode_records: RecordEncoder, values: Slices, timestamps: npt.
     return frame(payload, count, first_ms, largest_ms, base_offset=base_offset, codec=_known(codec), attributes=attributes)
 
 
-def encode_batches(encode_records: RecordEncoder, values: Slices, timestamps: npt.NDArray[np.int64], *, keys: Slices | None = None, headers: Slices | None = None,
-                   rows: npt.NDArray[np.int64] | None = None, codec: str = "lz4", batch_bytes: int = 1 << 16) -> list[bytes]:
-    """As many record batches, by the record encoder of a backend, as it takes, each of at most `batch_bytes` before compression unless one record alone is larger.
+def encode_batches(encode_records: RecordEncoder, values: Slices, timestamps: npt.NDArray[np.int64], *, keys: Slices | None = None,
+                   headers: Slices | None = None, rows: npt.NDArray[np.int64] | None = None, codec: str = "lz4", batch_bytes: int = 1 << 16) -> list[bytes]:
+    """As many record batches as it takes, by the record encoder of a backend.
+
+    Each is of at most `batch_bytes` before compression, unless one record alone is larger.
 
     Their base offsets are 0: the log sets them.
     """

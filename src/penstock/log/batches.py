@@ -38,7 +38,8 @@ def check_batches(batches: Sequence[bytes]) -> int:
     for batch in batches:
         rows, _ = walk_batches(batch, 0, len(batch))
         if len(rows) != 1 or rows[0, SIZE] != len(batch) or not checksum_holds(batch):
-            raise CorruptionError(f"what was to be appended ({len(batch)} bytes) is not one whole record batch", hint="make batches with penstock.kernels.encode_batch")
+            raise CorruptionError(f"what was to be appended ({len(batch)} bytes) is not one whole record batch",
+                                  hint="make batches with penstock.kernels.encode_batch")
         count = int(rows[0, NEXT] - rows[0, FIRST])
         if int.from_bytes(batch[57:61], "big") != count:
             raise CorruptionError(f"a record batch of {count} offsets holds another number of records", hint="compacted batches cannot be appended")

@@ -30,7 +30,7 @@ class Bounds:
         os.pwrite(descriptor, form + crc32c(form).to_bytes(4, "big"), 0)
 
     @classmethod
-    def read(cls, descriptor: int) -> "Bounds | None":
+    def read(cls, descriptor: int) -> Bounds | None:
         """What was published last; None for a file that is empty or damaged. A write seen half done is read again."""
         for attempt in range(_PATIENCE):
             raw = os.pread(descriptor, _SIZE, 0)

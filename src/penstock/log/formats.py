@@ -37,8 +37,9 @@ _UNWRITABLE = (ValueError, TypeError, OverflowError, RecursionError)
 def read_blocks(source: Source, format: str, schema: Schema) -> Iterator[Block]:
     """All records of an input, in the schema's format."""
     if schema.format not in ("json", "msgpack") and format in ("csv", "combined"):
-        raise ConfigurationError(f"schema {schema.name!r}: records of format {schema.format} cannot be made of {format}", hint="produce files that hold such records: jsonl or msgpack")
-    readers: dict[str, Callable[[Source, Schema], Iterator[Block]]] = {"jsonl": _json_lines, "msgpack": _msgpack_stream, "csv": _csv_rows, "combined": _combined}
+        raise ConfigurationError(f"schema {schema.name!r}: records of format {schema.format} cannot be made of {format}",
+                                 hint="produce files that hold such records: jsonl or msgpack")
+    readers = {"jsonl": _json_lines, "msgpack": _msgpack_stream, "csv": _csv_rows, "combined": _combined}
     return readers[format](source, schema)
 
 
@@ -115,7 +116,8 @@ def _msgpack_stream(source: Source, schema: Schema) -> Iterator[Block]:
         except ValueError:
             raise ConfigurationError(f"{source.name}: no msgpack at byte {position + ends[-1]}", hint="is this the right --format?") from None
         if len(rest) > LONGEST:
-            raise ConfigurationError(f"{source.name}: the record at byte {position + ends[-1]} is longer than {LONGEST >> 20} MiB", hint="is this the right --format?")
+            raise ConfigurationError(f"{source.name}: the record at byte {position + ends[-1]} is longer than {LONGEST >> 20} MiB",
+                                     hint="is this the right --format?")
         position += ends[-1]
         bounds = np.array(ends, np.int64)
         values = Slices(block, bounds[:-1], np.diff(bounds).astype(np.int32))

@@ -1,11 +1,11 @@
 """A seeded generator of realistic ad events.
 
-What makes them realistic: few advertisers have most of the traffic (Zipf-Mandelbrot) and some users see far more ads than others; the day has its hours; a user keeps
-to a country; impressions lead to clicks, saves and conversions at the rates of display advertising, which differ by advertiser; a few users are bots
-that do little but click; events arrive after they happened, mostly by a second or so, some by hours, a few by days.
+What makes them realistic: few advertisers have most of the traffic (Zipf-Mandelbrot) and some users see far more ads than others; the day has its
+hours; a user keeps to a country; impressions lead to clicks, saves and conversions at the rates of display advertising, which differ by advertiser; a
+few users are bots that do little but click; events arrive after they happened, mostly by a second or so, some by hours, a few by days.
 
 The same seed, count and settings give the same bytes on any machine: every choice is whole-number arithmetic, or single IEEE operations, on the raw
-words of a PCG64 stream, one stream a block, so that a block does not depend on those before it.
+words of a PCG64 stream, one stream a block, so that a block does not depend on those before it; tables of logarithms are rounded to whole numbers.
 """
 from __future__ import annotations
 
@@ -76,15 +76,16 @@ class Columns:
     def record(self, row: int) -> dict[str, Any]:
         """One event as a dict, as a decoder of its text would give it."""
         cost = int(self.cost[row])
-        return {"ts": int(self.ts[row]), "event_id": f"{int(self.id_high[row]):016x}{int(self.id_low[row]) & 0xFFFFFFFF:08x}", "advertiser_id": int(self.advertiser[row]),
-                "user_id": int(self.user[row]), "type": TYPES[self.type[row]], "campaign_id": int(self.campaign[row]), "country": _COUNTRY_NAMES[self.country[row]],
+        event_id = f"{int(self.id_high[row]):016x}{int(self.id_low[row]) & 0xFFFFFFFF:08x}"
+        return {"ts": int(self.ts[row]), "event_id": event_id, "advertiser_id": int(self.advertiser[row]), "user_id": int(self.user[row]),
+                "type": TYPES[self.type[row]], "campaign_id": int(self.campaign[row]), "country": _COUNTRY_NAMES[self.country[row]],
                 "device": _DEVICE_NAMES[self.device[row]], "cost": None if cost < 0 else cost / 1e6}
 
 
 _COUNTRY_NAMES, _DEVICE_NAMES = tuple(COUNTRIES), tuple(DEVICES)
 
 
-def _spread(weights: Sequence[float], slots: int) -> npt.NDArray[np.uint8]:
+def _spread(weights: Sequence[float], slots: int) -> npt.NDArray[Any]:
     """A table of `slots` entries in which each index stands in proportion to its weight."""
     total, at = math.fsum(weights), 0.0
     table = np.empty(slots, np.int64)
@@ -176,11 +177,12 @@ class AdEvents:
         reached = place * (self._hour_begin[-1] / count)
         hour = np.minimum(np.searchsorted(self._hour_begin, reached, "right") - 1, len(self._hour_weight) - 1)
         within = (reached - self._hour_begin[hour]) / self._hour_weight[hour]
-        return self._start_ms + hour * _HOUR_MS + np.minimum((within * _HOUR_MS).astype(np.int64), _HOUR_MS - 1)
+        arrival: npt.NDArray[np.int64] = self._start_ms + hour * _HOUR_MS + np.minimum((within * _HOUR_MS).astype(np.int64), _HOUR_MS - 1)
+        return arrival
 
     def _happened(self, arrival: npt.NDArray[np.int64], who: npt.NDArray[np.uint64], when: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         kind, slot = _bits(who, 48, 16), _bits(when, 0, 12)
-        ts = arrival - self._soon[slot]
+        ts: npt.NDArray[np.int64] = arrival - self._soon[slot]
         late = np.flatnonzero(kind < self._late + self._too_late)
         ts[late] = arrival[late] - self._hours_later[slot[late]]
         ts = np.maximum(ts, self._start_ms)

@@ -43,7 +43,8 @@ def _decoder(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as problem:
-        raise ConfigurationError(f"format {name!r}: there is no such decoder ({problem})", hint="write package.module:DecoderClass, and install that package") from problem
+        raise ConfigurationError(f"format {name!r}: there is no such decoder ({problem})",
+                                 hint="write package.module:DecoderClass, and install that package") from problem
 
 
 def _records(values: Slices) -> Records:

@@ -102,7 +102,8 @@ class LocalLog:
                     raise
             sync_directory(self.directory)
         if self.partitions(topic) != partitions:
-            raise ConfigurationError(f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}", hint="their number is fixed when a topic is created")
+            raise ConfigurationError(f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}",
+                                     hint="their number is fixed when a topic is created")
 
     def delete(self, topic: str) -> None:
         """Delete a topic and all that it holds. Created again, it is another incarnation."""
@@ -158,7 +159,7 @@ class LocalLog:
             while self._topics:
                 self._topics.popitem()[1].close()
 
-    def __enter__(self) -> "LocalLog":
+    def __enter__(self) -> LocalLog:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +175,8 @@ class LocalLog:
                 self._topics.pop(name).close()
                 known = None
             if seen is None:
-                raise NotFoundError(f"there is no topic {name!r} in {self.directory}", hint=f"create it, or produce to it; there are: {', '.join(self.topics()) or 'none'}")
+                raise NotFoundError(f"there is no topic {name!r} in {self.directory}",
+                                    hint=f"create it, or produce to it; there are: {', '.join(self.topics()) or 'none'}")
             if known is None:
                 known = self._topics[name] = _Topic(path, seen)
             return known

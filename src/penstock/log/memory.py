@@ -43,7 +43,8 @@ class MemoryLog:
             incarnation = hashlib.sha256(f"{self._created} {topic}".encode()).hexdigest()[:32]
             self._topics[topic] = incarnation, [_Partition() for _ in range(partitions)]
         if self.partitions(topic) != partitions:
-            raise ConfigurationError(f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}", hint="their number is fixed when a topic is created")
+            raise ConfigurationError(f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}",
+                                     hint="their number is fixed when a topic is created")
 
     def delete(self, topic: str) -> None:
         """Delete a topic and all that it holds. Created again, it is another incarnation."""

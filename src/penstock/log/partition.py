@@ -18,7 +18,7 @@ from typing import Callable, Iterator, Sequence
 
 from penstock.errors import ConfigurationError, CorruptionError, NotFoundError, OutOfRangeError, UnavailableError
 from penstock.log import Chunk
-from penstock.log.batches import NEXT, POSITION, SIZE, check_batches, chunk_of, first_at, fitting, holding, rebased
+from penstock.log.batches import POSITION, SIZE, check_batches, chunk_of, first_at, fitting, holding, rebased
 from penstock.log.bounds import Bounds
 from penstock.log.segment import SUFFIX, Segment, segment_name
 
@@ -208,18 +208,21 @@ class Partition:
             segment = self._open(bounds.segment)
             size = segment.size()
             if size < bounds.position:
-                raise CorruptionError(f"{segment.path} has {size} bytes, but {bounds.position} were durable", hint="the file was cut by something else, or the disk is failing")
+                raise CorruptionError(f"{segment.path} has {size} bytes, but {bounds.position} were durable",
+                                      hint="the file was cut by something else, or the disk is failing")
             if size > bounds.position:
                 position, end = segment.valid_end(bounds.position, bounds.end)
                 bounds = dataclasses.replace(bounds, position=position, end=end)
             if bounds.end > bounds.segment and (self.directory / segment_name(bounds.end)).exists():
                 if size > bounds.position:
-                    raise CorruptionError(f"{segment.path} is damaged at byte {bounds.position}, and more follows", hint="restore the file, or delete the topic")
+                    raise CorruptionError(f"{segment.path} is damaged at byte {bounds.position}, and more follows",
+                                          hint="restore the file, or delete the topic")
                 bounds = dataclasses.replace(bounds, segment=bounds.end, position=0)
                 continue
             break
         if known is None and bounds.segment != self._scan()[-1]:
-            raise CorruptionError(f"{segment.path} is damaged at byte {bounds.position}, and more segments follow", hint="restore the file, or delete the topic")
+            raise CorruptionError(f"{segment.path} is damaged at byte {bounds.position}, and more segments follow",
+                                  hint="restore the file, or delete the topic")
         if cut and size > bounds.position:
             with open(segment.path, "r+b") as file:
                 file.truncate(bounds.position)
@@ -286,7 +289,8 @@ class Partition:
     def _check_retention(self, seen: Bounds) -> None:
         """A segment is not there: right if retention in another process has moved the start since `seen`, and damage otherwise."""
         if self.bounds().start == seen.start:
-            raise CorruptionError(f"{self.directory}: a segment between offsets {seen.start} and {seen.end} is not there", hint="restore the file, or delete the topic")
+            raise CorruptionError(f"{self.directory}: a segment between offsets {seen.start} and {seen.end} is not there",
+                                  hint="restore the file, or delete the topic")
 
     def _limit(self, segment: Segment, bounds: Bounds) -> int:
         return bounds.position if segment.first == bounds.segment else segment.size()

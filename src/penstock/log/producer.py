@@ -47,7 +47,8 @@ class Producer:
         self._objects_to: list[int] = []
         self._objects_bytes = 0
 
-    def send(self, value: bytes | None, key: bytes | None = None, timestamp: int | None = None, headers: Sequence[Header] = (), partition: int | None = None) -> None:
+    def send(self, value: bytes | None, key: bytes | None = None, timestamp: int | None = None, headers: Sequence[Header] = (),
+             partition: int | None = None) -> None:
         """Send one record. timestamp: microseconds since 1970; now unless given. partition: unless the key is to choose it."""
         if partition is None:
             partition = self._next_keyless() if key is None else (murmur2(key) & 0x7FFFFFFF) % self.partitions
@@ -79,7 +80,7 @@ class Producer:
         self._encode_objects()
         self._append()
 
-    def __enter__(self) -> "Producer":
+    def __enter__(self) -> Producer:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -106,7 +107,8 @@ class Producer:
             return
         chosen = self._choose(count, keys) if partitions is None else partitions
         if int(chosen.min()) < 0 or int(chosen.max()) >= self.partitions:
-            raise ConfigurationError(f"topic {self.topic!r} has {self.partitions} partitions, numbered from 0", hint=f"{int(chosen.min())} to {int(chosen.max())} were asked for")
+            raise ConfigurationError(f"topic {self.topic!r} has {self.partitions} partitions, numbered from 0",
+                                     hint=f"{int(chosen.min())} to {int(chosen.max())} were asked for")
         if timestamps is None:
             timestamps = np.full(count, self._clock(), np.int64)
         order = np.argsort(chosen.astype(np.int16) if self.partitions < 1 << 15 else chosen, kind="stable")  # 16 bits: a radix sort

@@ -63,13 +63,13 @@ class Source:
                 data = self._file.read(BLOCK)
                 self.position += len(data)
             else:
-                data = sys.stdin.buffer.read1(BLOCK)
+                data = sys.stdin.buffer.read1(BLOCK)  # type: ignore[union-attr]
                 self.position += len(data)
         except OSError as problem:
             raise ConfigurationError(f"cannot read {self.name}: {problem}", hint="is the file whole?") from None
         return bytes(data)
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> Source:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:

@@ -55,6 +55,7 @@ class DuckDbWarehouse:
         self.path = Path(path).absolute()
         self._timeout = timeout
         self._ready = False  # whether Penstock's own tables are there
+        self._session: Any = None
         self._prepared: dict[str, Dataset] = {}
         with _turns_lock:
             self._turn = _turns.setdefault(os.path.realpath(self.path), threading.RLock())
@@ -192,13 +193,23 @@ class DuckDbWarehouse:
             manifest.dataset, hour, manifest.hash, manifest.rows, json.dumps(manifest.ranges, sort_keys=True), _timestamp(now)])
 
     @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """See `Warehouse.session`. Opening and closing the file takes longer than a small load."""
+        with self._open() as connection:
+            outer, self._session = self._session, connection
+            try:
+                yield
+            finally:
+                self._session = outer
+
+    @contextlib.contextmanager
     def _open(self, *, readonly: bool = False) -> Iterator[Any]:
-        """A connection for the while of one call, in the process's turn and then this call's own."""
+        """A connection for the while of one call, in the process's turn and then this call's own; within a session, one more of the session's."""
         deadline = time.monotonic() + self._timeout
         if not self._turn.acquire(timeout=self._timeout):
             raise UnavailableError(f"{self.path} has been in use by another thread for {self._timeout:g} s")
         try:
-            connection = self._connect(readonly, deadline)
+            connection = self._session.cursor() if self._session is not None else self._connect(readonly, deadline)
             try:
                 if not readonly and not self._ready:
                     connection.execute(_SYSTEM)

@@ -107,11 +107,12 @@ def export_due(archive: Archive, warehouse: Warehouse, dataset: Dataset, progres
     An hour that fails is reported and the next ones go on; after a store that does not answer they do not, for it is not the hour's fault. Errors
     before the first hour are raised.
     """
-    warehouse.prepare(dataset)
-    for hour in due_hours(archive, dataset.name, progress, warehouse.ledger(dataset.name), now, grace=grace, reload_interval=reload_interval):
-        try:
-            yield export_hour(archive, warehouse, dataset, hour, now)
-        except PenstockError as problem:
-            yield ExportResult(dataset.name, hour, 0, 0, "failed", problem)
-            if problem.retriable:
-                return
+    with warehouse.session():
+        warehouse.prepare(dataset)
+        for hour in due_hours(archive, dataset.name, progress, warehouse.ledger(dataset.name), now, grace=grace, reload_interval=reload_interval):
+            try:
+                yield export_hour(archive, warehouse, dataset, hour, now)
+            except PenstockError as problem:
+                yield ExportResult(dataset.name, hour, 0, 0, "failed", problem)
+                if problem.retriable:
+                    return

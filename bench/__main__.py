@@ -1,0 +1,71 @@
+"""Command line: run benchmarks and write their results, or print the table of the last ones."""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import report
+from bench.measure import ROOT, Bench, BenchError
+
+QUICK_EVENTS = 20_000
+
+
+def main() -> int:
+    """Exit codes: 0; 1 where a side failed or computed something else, or, with --check, where a bar is missed; 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Penstock against what one would write instead, in the same run, on one core.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all); --list names them")
+    parser.add_argument("--events", type=int, metavar="N", help="events of every benchmark, instead of its own number")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each side, in turn (default: 3)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_EVENTS:,} events, one round: shows that all runs and agrees; its rates mean nothing, and are written only with --output")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write results (default: bench/results.json, and the table in bench/README.md)")
+    parser.add_argument("--directory", type=Path, default=ROOT / "build", metavar="DIR", help="for logs and tables, some GB at most; its disk's fsync is measured (default: build)")
+    parser.add_argument("--cpu", type=int, metavar="N", help="the core to run on (default: the last one)")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a bar is missed")
+    parser.add_argument("--table", action="store_true", help="print the results that are there as Markdown, and run nothing")
+    parser.add_argument("--list", action="store_true", help="print the names of the benchmarks, and run nothing")
+    options = parser.parse_args()
+    if options.table:
+        print(report.table(report.load(options.output or report.RESULTS)))
+        return 0
+    try:
+        from bench import suite
+    except ModuleNotFoundError as problem:
+        parser.exit(2, f"the benchmarks need {problem.name}: pip install 'penstock[bench]', or make bench\n")
+    if options.list:
+        print("\n".join(suite.NAMES))
+        return 0
+    if unknown := sorted(set(options.names) - set(suite.NAMES)):
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(suite.NAMES)}")
+    if (options.events or 1) < 1 or options.rounds < 1:
+        parser.error("--events and --rounds must be 1 or more")
+    events = options.events or (QUICK_EVENTS if options.quick else None)
+    cpu = options.cpu if options.cpu is not None else max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory.resolve()) as directory:
+        try:
+            results = suite.run(Bench(Path(directory), cpu, say), options.names or suite.NAMES, events=events, rounds=1 if options.quick else options.rounds)
+        except BenchError as problem:
+            say(f"error: {problem}")
+            return 1
+    print(report.table(results))
+    output = options.output or (None if options.quick else report.RESULTS)
+    if output:
+        kept = report.save(output, results, suite.NAMES)
+        if output == report.RESULTS:
+            report.write_readme(kept)
+    misses = [] if options.quick else suite.missed(results)
+    for line in misses:
+        say(f"MISSED {line}")
+    return 1 if misses and options.check else 0
+
+
+def say(line: str) -> None:
+    """Progress, for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""results.json, and the table of README.md that is made of it."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, Sequence
+
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results.json", HERE / "README.md"
+BEGIN, END = "<!-- results: written by python -m bench -->", "<!-- end of results -->"
+
+
+def machine() -> str:
+    """What this ran on, for people."""
+    model = platform.processor() or platform.machine()
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        model = found.group(1) if found else model
+    except OSError:
+        model = platform.machine()
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """The results of a file; none if it is not there."""
+    return json.loads(path.read_text()) if path.exists() else []  # type: ignore[no-any-return]
+
+
+def save(path: Path, results: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Write results, beside those of other benchmarks in the file, in the order of `names`. All that the file then holds."""
+    merged = {one["name"]: one for one in load(path)} | {one["name"]: {**one, "machine": machine()} for one in results}
+    kept = sorted((one for one in merged.values() if one["name"] in names), key=lambda one: names.index(one["name"]))
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    return kept
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Results as Markdown."""
+    lines = ["| benchmark | events/s | CPU s per million | baseline | baseline's events/s | ratio | bar | peak RSS |", "|---|--:|--:|---|--:|--:|--:|--:|"]
+    for one in results:
+        bar = f"≥ {one['bar']:g}×" if "bar" in one else f"≤ {one['aim_at_most']:g}×" if "aim_at_most" in one else ""
+        rate = one.get("baseline_events_per_second")
+        lines.append(f"| {one['name']} | {one['events_per_second']:,} | {one['cpu_seconds_per_million']:.2f} | {one['baseline']} | {f'{rate:,}' if rate else ''} "
+                     f"| {one['ratio']:.1f}× | {bar} | {one['peak_rss_mb']:,.0f} MB |")
+    notes = [f"{one['name']}: {one['cells_per_event']:.2f} cells put per event" for one in results if "cells_per_event" in one]
+    notes += [f"{one['name']} runs at {one['of_kernel']:.0%} of the rate of the kernels alone (bar: {one['of_kernel_bar']:.0%})" for one in results if "of_kernel" in one]
+    machines = sorted({one["machine"] for one in results if "machine" in one})
+    return "\n".join([*lines, "", *(f"- {note}." for note in notes), *(f"- On one core of: {one}." for one in machines)])
+
+
+def write_readme(results: Sequence[dict[str, Any]]) -> None:
+    """Put the table where README.md keeps it."""
+    text = README.read_text()
+    README.write_text(text[:text.index(BEGIN) + len(BEGIN)] + "\n" + table(results) + "\n" + text[text.index(END):])

@@ -1,0 +1,139 @@
+"""`penstock demo`: a million ad events, or a site's own traffic, from the log to exact numbers, and a check of every one of them.
+
+`scenes` holds what differs between the two; `reconcile` computes the same numbers from the raw log, with another engine's JSON reader.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.cli.base import FAILED, INTERRUPTED, OK, load, say
+from penstock.cli.output import bad, good, heading, meter, number, size, table
+from penstock.cli.run import logged, run_here, seconds_since, summary
+from penstock.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from penstock.demo.scenes import Scene
+    from penstock.deployment import Deployment
+    from penstock.rollup.registry import BoltDefinition
+
+MARK = "penstock-demo.json"  # what tells a demo's folder from one that must not be deleted
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison. ours, theirs: as text; numbers: how many were compared; differences: the first few that differ, in words."""
+
+    what: str
+    ours: str
+    theirs: str
+    numbers: int
+    differences: tuple[str, ...] = ()
+
+
+def play(scene: Scene, deployment: Deployment, *, keep: bool, workers: int = 1) -> int:
+    """Run the whole demo; the exit code. Every step says how long it took."""
+    began = time.monotonic()
+    fresh(deployment.directory, keep)
+    topology = load(scene.topology)
+    with deployment, logged():
+        title(1, scene.input_title)
+        at = time.monotonic()
+        with meter() as shown:
+            made = scene.produce(deployment, shown)
+        click.echo(f"{number(made.records)} records, {size(made.bytes)}, in {len(made.ends)} partitions, durable: {seconds_since(at)} ({rate(made.records, at)})")
+
+        title(2, f"Run topology {topology.topology_name}: roll up and archive every event, exactly once")
+        at = time.monotonic()
+        definitions, interrupted = run_here(topology, scene.topology, deployment, until_caught_up=True, workers=workers)
+        click.echo(f"{number(made.records)} events through {len(definitions)} bolts: {seconds_since(at)} ({rate(made.records, at)})\n")
+        summary(deployment, definitions)
+        if interrupted:
+            say("interrupted: what the table says is durable")
+            return INTERRUPTED
+
+        title(3, "Look up")
+        scene.look_up(deployment)
+
+        title(4, "Load the archived hours into the warehouse")
+        at = time.monotonic()
+        failed = load_hours(definitions, deployment, at)
+
+        title(5, "Ask in SQL")
+        scene.report(deployment)
+
+        title(6, "Reconcile: the same numbers from the raw log, its JSON read by DuckDB")
+        at = time.monotonic()
+        checks = scene.reconcile(deployment, definitions)
+        wrong = print_checks(checks)
+        click.echo(f"\n{number(sum(check.numbers for check in checks))} numbers compared: {seconds_since(at)}")
+    click.echo()
+    heading("All numbers agree." if not wrong and not failed else f"{wrong} checks differ, {failed} hours failed.")
+    click.echo(f"It took {seconds_since(began)}. Go on with:")
+    for line in scene.next_steps(deployment.name):
+        click.echo(f"  {line}")
+    return FAILED if wrong or failed else OK
+
+
+def fresh(directory: Path, keep: bool) -> None:
+    """An empty folder, or with `keep` the one of an earlier demo. Raises ConfigurationError for one that holds anything else."""
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARK).is_file():
+            raise ConfigurationError(f"{directory} is not empty, and not of an earlier demo", hint="name a new folder: --on local:DIR")
+        if not keep:
+            shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).write_text(json.dumps({"made by": "penstock demo; the next one deletes this folder"}) + "\n")
+
+
+def title(step: int, text: str) -> None:
+    """What comes next."""
+    click.echo()
+    heading(f"{step}. {text}")
+
+
+def rate(count: int, since: float) -> str:
+    """Events a second, since a moment."""
+    return f"{count / max(time.monotonic() - since, 1e-9):,.0f} events/s"
+
+
+def load_hours(definitions: list[BoltDefinition], deployment: Deployment, began: float) -> int:
+    """Load every hour that is archived; how many failed."""
+    from penstock.cli.published import GenerationView, datasets
+    from penstock.errors import PenstockError
+    from penstock.warehouse.export import export_hour
+
+    archives = [definition for definition in definitions if definition.kind == "archive"]
+    wanted = [(GenerationView(deployment.archive, definition.generation), dataset) for definition in archives for dataset in datasets(definition)]
+    hours = [(view, dataset, hour) for view, dataset in wanted for hour in view.hours(dataset.name)]
+    rows: dict[str, list[int]] = {}
+    failed = 0
+    with meter() as shown:
+        for done, (view, dataset, hour) in enumerate(hours, 1):
+            try:
+                result = export_hour(view, deployment.warehouse, dataset, hour, deployment.now())
+                counts = rows.setdefault(dataset.name, [0, 0, 0])
+                rows[dataset.name] = [counts[0] + 1, counts[1] + result.rows, counts[2] + result.files]
+            except PenstockError as problem:
+                failed += 1
+                shown.say(f"{dataset.name}: {problem.message}")
+            shown.update("load", done, len(hours), unit="hours", detail=f"{sum(counts[1] for counts in rows.values()):,} rows")
+    table(["dataset", "hours", "rows", "files"], [[name, *(number(count) for count in counts)] for name, counts in rows.items()], right=(1, 2, 3))
+    click.echo(f"\neach hour in one transaction, with its row in the ledger: {seconds_since(began)}")
+    return failed
+
+
+def print_checks(checks: list[Check]) -> int:
+    """The checks as a table; how many differ."""
+    rows: list[list[Any]] = [[check.what, check.ours, check.theirs, number(check.numbers), bad("DIFFERS") if check.differences else good("OK")] for check in checks]
+    table(["", "Penstock", "raw log", "compared", ""], rows, right=(1, 2, 3))
+    for check in checks:
+        for difference in check.differences:
+            click.echo(f"  {check.what}: {difference}")
+    return sum(bool(check.differences) for check in checks)
