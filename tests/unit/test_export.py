@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -112,6 +114,10 @@ class FakeWarehouse:
         self.failing = failing or {}
         self.calls: list[tuple[str, Any]] = []
         self.rows: list[LedgerRow] = []
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        yield
 
     def prepare(self, dataset: Dataset) -> None:
         self.calls.append(("prepare", dataset.name))

@@ -161,6 +161,6 @@ def print_sample(found: dict[str, Any]) -> None:
                 f"{cells['bytes'] / cells['cells']:.0f}" if cells["cells"] else "-", "folded" if cells["folded"] else "stream"] for cells in one["cells"]],
               title=f"roll-up {one['rollup']}", right=(3, 4, 5))
         pairs([("cells per event", f"{one['cells_per_event']:.3f} by the stream, {one['cells_per_event_with_folded']:.3f} with folded ones"),
-               ("rows written", f"{one['rows_per_second']:,.1f}/s, in flushes of {number(one['flush_events'])} events"),
+               ("rows written", f"{one['rows_per_second']:,.2f}/s, in flushes of {number(one['flush_events'])} events"),
                ("new bytes", f"at most {size(one['bytes_per_day'])} a day"),
                ("hot keys", ", ".join(f"{hot['entity']} {hot['share']:.1%}" for hot in one["hot"]) + f" (of {number(one['entities'])})")])

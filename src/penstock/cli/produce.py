@@ -41,6 +41,8 @@ def produce(topology: str, files: tuple[str, ...], format_: str | None, schema_n
     if bool(files) == (generate is not None):
         raise click.UsageError("name FILEs (- for standard input), or say --generate N" + (": not both" if files else ""))
     schema = schema_of(load(topology), schema_name)
+    if generate is not None:
+        check_generated(schema)
     notice_kernels()
     with open_deployment(on, must_exist=False) as deployment, meter() as shown:
         topic = create_topic(deployment, schema, partitions)
@@ -78,12 +80,16 @@ def produce_files(deployment: Deployment, schema: Schema, files: tuple[str, ...]
     return log_produce.produce_files(deployment.log, schema, list(files), format=format_, topic=deployment.topic(schema), on_progress=progress)
 
 
-def generate_events(deployment: Deployment, schema: Schema, count: int, seed: int, shown: Meter, **settings: Any) -> ProduceReport:
-    """Made-up events into the schema's topic, with progress. Raises UsageError for a schema that asks for what they do not hold."""
-    from penstock.log.generate import generate_into
-
+def check_generated(schema: Schema) -> None:
+    """Raise UsageError for a schema that asks for what made-up events do not hold."""
     asked = {field.keys(name)[0]: name for name, field in schema.fields.items() if field.source == "value" and not field.nullable and field.default is None}
     missing = [name for key, name in asked.items() if key not in GENERATED]
     if missing:
         raise UsageError(f"--generate makes ad events, and schema {schema.name!r} wants {', '.join(missing)}", hint="use the topology advertiser_analytics, or produce a file")
+
+
+def generate_events(deployment: Deployment, schema: Schema, count: int, seed: int, shown: Meter, **settings: Any) -> ProduceReport:
+    """Made-up events into the schema's topic, with progress."""
+    from penstock.log.generate import generate_into
+
     return generate_into(deployment.log, schema, count, seed, topic=deployment.topic(schema), on_progress=lambda done, total: shown.update("generate", done, total), **settings)

@@ -143,7 +143,8 @@ class Ads:
 def events_and_spend(side: Mapping[Any, Any]) -> str:
     """The numbers of many (advertiser, place, measure) in two."""
     spend = sum(value for (_, _, name), value in side.items() if name == "spend")
-    return f"{sum(side.values()) - spend:,} / {spend:,}"
+    events = sum(value for (_, _, name), value in side.items() if name != "spend")
+    return f"{events:,} / {spend:,}"
 
 
 def estimate(what: str, ours: dict[Any, int], exact: dict[Any, int], error: float) -> Check:
@@ -205,7 +206,7 @@ class Traffic:
         analytics = Analytics(deployment)
         with reconcile.judged(raw, fields, fits, "ts * 1000", DAY_US) as connection:
             checks = list(reconcile.accounting(deployment, definitions, connection))
-            pages = [row[0] for row in connection.execute("SELECT path FROM events WHERE verdict = 'accepted' GROUP BY ALL ORDER BY count(*) DESC, path LIMIT 500").fetchall()]
+            pages = [row[0] for row in connection.execute("SELECT path FROM events WHERE verdict = 'accepted' GROUP BY ALL ORDER BY count(*) DESC, path LIMIT 2000").fetchall()]
             span = {key: value for key, value in self.span.items() if key != "entity"}
             for what, column, by in ((f"{len(pages)} pages' totals", "NULL", []), ("pages by status", "status", ["status"])):
                 ours: dict[Any, Any] = {}

@@ -20,7 +20,8 @@ LZ4_MAGIC = b"\x04\x22\x4d\x18"
 LZ4_VERSION, LZ4_INDEPENDENT, LZ4_SIZED = 0x40, 0x20, 0x08  # bits of a frame's flags
 LZ4_PLAIN = LZ4_INDEPENDENT | LZ4_SIZED
 LZ4_STORED = 1 << 31  # a block that is not compressed
-TOO_SMALL = ("whole buffer", "output buffer", "buffer isn't large enough")  # what cramjam says of a target
+# What cramjam says of a target that is too small; the last two, of bad bytes as well. Trying those again costs little: a batch's checksum was right.
+TOO_SMALL = ("whole buffer", "output buffer", "buffer isn't large enough", "invalid or too long", "size prefix")
 
 
 def compress(data: bytes, codec: str) -> bytes:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import re
 from typing import Any, ClassVar
 
@@ -188,22 +189,23 @@ class Decimal(Field):
         super().check(name)
 
     def check_value(self, value: Any) -> None:
-        import decimal
-
-        try:
-            scaled = decimal.Decimal(str(value)).scaleb(self.scale)
-        except decimal.InvalidOperation:
-            raise ValueError("is not a number") from None
-        if not scaled.is_finite() or scaled != scaled.to_integral_value() or abs(scaled) >= 10**DECIMAL_DIGITS:
-            raise ValueError(f"has more than {self.scale} places or more than {DECIMAL_DIGITS} digits")
+        self.canonical(value)
 
     def canonical(self, value: Any) -> int:
-        import decimal
+        try:
+            number = decimal.Decimal(str(value))
+        except decimal.InvalidOperation:
+            raise ValueError("is not a number") from None
+        try:
+            scaled = _EXACT.to_integral_exact(_EXACT.scaleb(number, self.scale))
+        except decimal.DecimalException:
+            scaled = None
+        if scaled is None or not scaled.is_finite() or abs(scaled) >= 10**DECIMAL_DIGITS:
+            raise ValueError(f"has more than {self.scale} places or more than {DECIMAL_DIGITS} digits")
+        return int(scaled)
 
-        self.check_value(value)
-        return int(decimal.Decimal(str(value)).scaleb(self.scale))
 
-
+_EXACT = decimal.Context(prec=2 * DECIMAL_DIGITS, traps=[decimal.DivisionByZero, decimal.Inexact, decimal.InvalidOperation, decimal.Overflow])
 TYPES = {cls.kind: cls for cls in (Int, String, Bool, Enum, Timestamp, Decimal)}
 
 

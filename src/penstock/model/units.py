@@ -9,8 +9,8 @@ from penstock.errors import DeclarationError, UsageError
 SECOND = 1_000_000  # all event times are integers: microseconds since 1970-01-01T00:00:00Z
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
 
-_UNITS = {"ms": 1000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
-_DURATION = re.compile(r"(\d+)(ms|[smhdwy])")
+_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
+_DURATION = re.compile(r"(\d+)(us|ms|[smhdwy])")
 
 
 def duration(text: str | int, what: str = "duration") -> int:
@@ -18,7 +18,7 @@ def duration(text: str | int, what: str = "duration") -> int:
 
     Raises DeclarationError, naming `what`.
     """
-    if isinstance(text, int) and not isinstance(text, bool):
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if not match:
@@ -27,11 +27,11 @@ def duration(text: str | int, what: str = "duration") -> int:
 
 
 def duration_text(micros: int) -> str:
-    """The shortest text that `duration` reads back as `micros`."""
-    for unit in ("y", "w", "d", "h", "m", "s", "ms"):
-        if micros and micros % _UNITS[unit] == 0 and not (unit in "wy" and micros % _UNITS["y"]):
+    """A text that `duration` reads back as `micros`, in the largest unit that gives a whole number (weeks apart: 7 days are "7d")."""
+    for unit in ("y", "d", "h", "m", "s", "ms"):
+        if micros and micros % _UNITS[unit] == 0:
             return f"{micros // _UNITS[unit]}{unit}"
-    return "0s" if micros == 0 else f"{micros}us"
+    return f"{micros}us" if micros else "0s"
 
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
@@ -59,9 +59,9 @@ def instant(text: str | int | dt.datetime, what: str = "time") -> int:
     if isinstance(text, int) and not isinstance(text, bool):
         return text
     try:
-        cleaned = str(text).strip().replace("Z", "+00:00")
-        if re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d", cleaned):
-            cleaned += ":00"
+        # Python 3.10 takes neither hours alone nor any number of decimals.
+        cleaned = re.sub(r"^(\d{4}-\d\d-\d\d[T ]\d\d)(?=$|[+-])", r"\1:00", str(text).strip().replace("Z", "+00:00"))
+        cleaned = re.sub(r"\.(\d{1,6})(?=$|[+-])", lambda match: f".{match[1]:0<6}", cleaned)
         return from_datetime(dt.datetime.fromisoformat(cleaned))
     except ValueError:
         raise UsageError(f"{what}: {text!r} is not a time", hint="write it as ISO 8601, in UTC unless it has a zone: 2015-05-17T10:00") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import keyword
+import random
 import re
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLE_EVENTS = 600
 SAMPLE_START = 1_772_409_600_000  # 2026-03-02T00:00Z, in milliseconds
-_PAGES = ("/shop", "/shop/shoes", "/shop/hats", "/blog/spring", "/blog/summer", "/about", "/checkout")
+_PAGES = {"/shop": 30, "/shop/shoes": 20, "/shop/hats": 12, "/checkout": 12, "/blog/spring": 10, "/blog/summer": 8, "/about": 5, "/": 3}  # with weights
 _COUNTRIES = ("DE", "FR", "US", "BR", "JP")
 
 
@@ -74,9 +75,10 @@ def _templates(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def sample_events() -> Iterator[dict[str, object]]:
-    """A day's visits, the same every time: every 17th answers with an error, and in the hour of 14:00 the checkout fails."""
+    """A day's visits, the same every time; one in forty fails, and in the hour of 14:00 every checkout does."""
+    chance = random.Random(2026)
     for number in range(SAMPLE_EVENTS):
         ts = SAMPLE_START + number * 86_400_000 // SAMPLE_EVENTS
-        page = _PAGES[number * number % 11 % len(_PAGES)]
-        broken = number % 17 == 0 or (page == "/checkout" and ts // 3_600_000 % 24 == 14)
-        yield {"ts": ts, "page": page, "visitor": f"v{number * 7 % 90}", "country": _COUNTRIES[number % 3 * 2 % len(_COUNTRIES)], "status": 503 if broken else 200, "ms": 20 + number * 37 % 400}
+        page, country = chance.choices(list(_PAGES), list(_PAGES.values()))[0], chance.choices(_COUNTRIES)[0]
+        broken = chance.random() < 0.025 or (page == "/checkout" and ts // 3_600_000 % 24 == 14)
+        yield {"ts": ts, "page": page, "visitor": f"v{int(chance.random() ** 2 * 150)}", "country": country, "status": 503 if broken else 200, "ms": 15 + int(chance.expovariate(0.01))}
