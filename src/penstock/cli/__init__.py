@@ -2,6 +2,7 @@
 
 A module a command, which imports what it works with only when it runs: `penstock --help` needs no store and answers at once.
 """
+
 from __future__ import annotations
 
 import sys
@@ -25,11 +26,24 @@ class Commands(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """What the exit codes mean."""
         with formatter.section("Exit codes"):
-            formatter.write_dl([("0", "It worked."), ("1", "It failed."), ("2", "The command, a declaration or a path is wrong: the message says how to mend it."),
-                                ("3", "`status --fail-lag`: some partition lags further behind."), ("130", "Interrupted, and stopped cleanly.")])
+            formatter.write_dl(
+                [
+                    ("0", "It worked."),
+                    ("1", "It failed."),
+                    ("2", "The command, a declaration or a path is wrong: the message says how to mend it."),
+                    ("3", "`status --fail-lag`: some partition lags further behind."),
+                    ("130", "Interrupted, and stopped cleanly."),
+                ]
+            )
         with formatter.section("Environment"):
-            formatter.write_dl([("PENSTOCK_ON", "What --on is where it is not given."), ("PENSTOCK_CONFIG", "The penstock.toml to use; else the nearest one, from here upwards."),
-                                ("PENSTOCK_TRACEBACK", "1: show the traceback of an error."), ("PENSTOCK_KERNELS", "reference: run the slow plain-Python kernels.")])
+            formatter.write_dl(
+                [
+                    ("PENSTOCK_ON", "What --on is where it is not given."),
+                    ("PENSTOCK_CONFIG", "The penstock.toml to use; else the nearest one, from here upwards."),
+                    ("PENSTOCK_TRACEBACK", "1: show the traceback of an error."),
+                    ("PENSTOCK_KERNELS", "reference: run the slow plain-Python kernels."),
+                ]
+            )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

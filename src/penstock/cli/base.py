@@ -1,4 +1,5 @@
 """What all commands share: exit codes, options, how a deployment and a topology are found, how errors are said."""
+
 from __future__ import annotations
 
 import functools
@@ -47,8 +48,15 @@ def command(name: str, examples: Sequence[tuple[str, str]], **attributes: Any) -
 
 def on_option(function: Command) -> Command:
     """--on, for the commands that touch a deployment."""
-    return click.option("--on", default=DEFAULT_ON, envvar="PENSTOCK_ON", show_default=True, show_envvar=True, metavar="NAME|local:DIR",
-                        help="Where: a folder of this machine, or a deployment that penstock.toml names.")(function)
+    return click.option(
+        "--on",
+        default=DEFAULT_ON,
+        envvar="PENSTOCK_ON",
+        show_default=True,
+        show_envvar=True,
+        metavar="NAME|local:DIR",
+        help="Where: a folder of this machine, or a deployment that penstock.toml names.",
+    )(function)
 
 
 def topology_argument(function: Command) -> Command:
@@ -67,7 +75,9 @@ def open_deployment(on: str, *, must_exist: bool = True) -> Deployment:
 
     deployment = Deployment.named(on)
     if must_exist and not deployment.exists():
-        raise NotFoundError(f"{on}: nothing was ever written there ({deployment.directory})", hint="`penstock produce` and `penstock run` fill it; --on names another one")
+        raise NotFoundError(
+            f"{on}: nothing was ever written there ({deployment.directory})", hint="`penstock produce` and `penstock run` fill it; --on names another one"
+        )
     return deployment
 
 
@@ -104,7 +114,9 @@ def place_of(problem: BaseException) -> str:
         return f"{problem.filename}:{problem.lineno}"
     frames = traceback.extract_tb(problem.__traceback__)
     library = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<")
-    ours = tuple(os.path.realpath(path) for name in ("penstock", "penstock.bolts", "penstock.spouts") if name in sys.modules for path in sys.modules[name].__path__)
+    ours = tuple(
+        os.path.realpath(path) for name in ("penstock", "penstock.bolts", "penstock.spouts") if name in sys.modules for path in sys.modules[name].__path__
+    )
     own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(ours)]
     users = [frame for frame in frames if not frame.filename.startswith(library) and frame not in own]
     chosen = (users or own or list(frames))[-1:]
@@ -153,7 +165,7 @@ def guarded(run: Callable[[], int]) -> int:
         if tracing:
             traceback.print_exc()
         return report(problem)
-    except Exception as problem:  # noqa: BLE001 - whatever it is, the user gets one line
+    except Exception as problem:  # whatever it is, the user gets one line
         if tracing:
             traceback.print_exc()
         return report_bug(problem)
@@ -171,10 +183,9 @@ def number_of(minimum: int) -> click.IntRange:
 
 
 class _Number(click.IntRange):
-    name = "integer"
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(value.replace(",", "").replace("_", "") if isinstance(value, str) else value, param, ctx)
+        plain: Any = value.replace(",", "").replace("_", "") if isinstance(value, str) else value
+        return super().convert(plain, param, ctx)
 
 
 @functools.lru_cache(maxsize=1)

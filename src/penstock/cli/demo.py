@@ -1,4 +1,5 @@
 """`penstock demo`: all of it, once."""
+
 from __future__ import annotations
 
 import click
@@ -8,11 +9,15 @@ from penstock.cli.base import command, notice_kernels, number_of, open_deploymen
 FOLDER = "local:demo-data"
 
 
-@command("demo", [
-    ("a million ad events: rolled up, looked up, loaded, and checked number by number", "penstock demo"),
-    ("ten times as many, in two processes", "penstock demo --events 10000000 --workers 2"),
-    ("the traffic of one's own site", "penstock demo --traffic /var/log/nginx/access.log")],
-    short_help="See all of it, on made-up ads or real traffic.")
+@command(
+    "demo",
+    [
+        ("a million ad events: rolled up, looked up, loaded, and checked number by number", "penstock demo"),
+        ("ten times as many, in two processes", "penstock demo --events 10000000 --workers 2"),
+        ("the traffic of one's own site", "penstock demo --traffic /var/log/nginx/access.log"),
+    ],
+    short_help="See all of it, on made-up ads or real traffic.",
+)
 @click.option("--events", type=number_of(1), default=1_000_000, show_default=True, help="How many ad events are made up.")
 @click.option("--traffic", type=click.Path(exists=True, dir_okay=False), help="A web server's access log, or page views as JSON Lines, instead of made-up ads.")
 @click.option("--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes that run the topology.")
@@ -23,8 +28,9 @@ def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str) ->
 
     Reconciling computes the same numbers from the raw log with DuckDB and compares them one by one. The exit code is 1 if any differs.
     """
-    from penstock.demo import play
-    from penstock.demo.scenes import Ads, Scene, Traffic
+    from penstock.demo import Scene, play
+    from penstock.demo.ads import Ads
+    from penstock.demo.traffic import Traffic
 
     notice_kernels()
     scene: Scene = Traffic(traffic, None) if traffic is not None else Ads(events)

@@ -1,4 +1,5 @@
 """`penstock export`: hours of the archive into the warehouse."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterator
@@ -14,15 +15,21 @@ if TYPE_CHECKING:
     from penstock.warehouse.export import ExportResult
 
 
-@command("export", [
-    ("all hours that are due; run it every few minutes", "penstock export advertiser_analytics --due"),
-    ("one hour, due or not", "penstock export page_analytics --hour 2015-05-17T10")],
-    short_help="Load hours of the archive into the warehouse.")
+@command(
+    "export",
+    [
+        ("all hours that are due; run it every few minutes", "penstock export advertiser_analytics --due"),
+        ("one hour, due or not", "penstock export page_analytics --hour 2015-05-17T10"),
+    ],
+    short_help="Load hours of the archive into the warehouse.",
+)
 @topology_argument
 @click.option("--hour", metavar="TIME", help="The hour to load, in UTC: 2015-05-17T10.")
 @click.option("--due", is_flag=True, help="Load every hour that is complete: all partitions are archived past its end, or caught up and silent.")
 @click.option("--grace", default="2m", show_default=True, metavar="DURATION", help="How far past an hour's end, in event time, the archive must be.")
-@click.option("--reload", "reload_", default="15m", show_default=True, metavar="DURATION", help="How soon an hour is loaded again after late files came for it.")
+@click.option(
+    "--reload", "reload_", default="15m", show_default=True, metavar="DURATION", help="How soon an hour is loaded again after late files came for it."
+)
 @on_option
 def export(topology: str, hour: str | None, due: bool, grace: str, reload_: str, on: str) -> int:
     """Load hours of the archive into the warehouse, each in one transaction, each exactly once however often this runs.

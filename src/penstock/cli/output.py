@@ -1,4 +1,5 @@
 """How commands print: tables and bars for people at a terminal, plain lines for a pipe, and progress, which goes to standard error."""
+
 from __future__ import annotations
 
 import contextlib
@@ -125,8 +126,15 @@ def meter() -> Iterator[Meter]:
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    shown = Progress(TextColumn("{task.description}", style="bold"), BarColumn(bar_width=30), TextColumn("{task.fields[text]}", markup=False), TimeElapsedColumn(),
-                     TextColumn("{task.fields[detail]}", style="dim", markup=False), console=console(err=True), transient=False)
+    shown = Progress(
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
+        console=console(err=True),
+        transient=False,
+    )
     with shown:
         yield Meter(shown)
 

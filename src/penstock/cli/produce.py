@@ -1,4 +1,5 @@
 """`penstock produce`: events into the log."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -18,21 +19,32 @@ if TYPE_CHECKING:
 GENERATED = {"ts", "event_id", "advertiser_id", "user_id", "type", "campaign_id", "country", "device", "cost"}  # what a generated event holds
 
 
-@command("produce", [
-    ("a file of JSON, one event a line", "penstock produce topologies/page_analytics.py pageviews.jsonl"),
-    ("the access log that a web server wrote", "penstock produce page_analytics /var/log/nginx/access.log --format combined"),
-    ("from another program", "zcat events.gz | penstock produce page_analytics -"),
-    ("a million made-up ad events, the same for the same seed", "penstock produce advertiser_analytics --generate 1000000 --seed 7")],
-    short_help="Put events into the log.")
+@command(
+    "produce",
+    [
+        ("a file of JSON, one event a line", "penstock produce topologies/page_analytics.py pageviews.jsonl"),
+        ("the access log that a web server wrote", "penstock produce page_analytics /var/log/nginx/access.log --format combined"),
+        ("from another program", "zcat events.gz | penstock produce page_analytics -"),
+        ("a million made-up ad events, the same for the same seed", "penstock produce advertiser_analytics --generate 1000000 --seed 7"),
+    ],
+    short_help="Put events into the log.",
+)
 @topology_argument
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("--format", "format_", type=click.Choice(["jsonl", "msgpack", "csv", "combined"]), help="What the files hold; by their names unless given. combined: a web server's access log.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["jsonl", "msgpack", "csv", "combined"]),
+    help="What the files hold, if their names do not tell. combined: a web server's access log.",
+)
 @click.option("--schema", "schema_name", metavar="NAME", help="Which of the topology's schemas, where it has several.")
 @click.option("--partitions", type=number_of(1), help="How many partitions the topic gets, if it is not there yet. [default: the deployment's, 4]")
 @click.option("--generate", type=number_of(1), metavar="N", help="Make up N ad events instead; for the schema of advertiser_analytics alone.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of --generate: the same seed makes the same events.")
 @on_option
-def produce(topology: str, files: tuple[str, ...], format_: str | None, schema_name: str | None, partitions: int | None, generate: int | None, seed: int, on: str) -> int:
+def produce(
+    topology: str, files: tuple[str, ...], format_: str | None, schema_name: str | None, partitions: int | None, generate: int | None, seed: int, on: str
+) -> int:
     """Put the events of files, or of standard input (-), into the log of a topology.
 
     Every line becomes a record, durable when the command ends. A line that does not parse is kept as it is: it ends as a reject, with its bytes, and not
@@ -47,8 +59,18 @@ def produce(topology: str, files: tuple[str, ...], format_: str | None, schema_n
     with open_deployment(on, must_exist=False) as deployment, meter() as shown:
         topic = create_topic(deployment, schema, partitions)
         made = generate_events(deployment, schema, generate, seed, shown) if generate is not None else produce_files(deployment, schema, files, format_, shown)
-    pairs([("topic", topic), ("records", number(made.records)), ("unparsed", number(made.unparsed) + (" (kept as they are: rejects)" if made.unparsed else "")),
-           ("offsets", f"{number(sum(made.ends.values()))} in {len(made.ends)} partitions: " + ", ".join(f"{p}: {number(end)}" for p, end in sorted(made.ends.items())))])
+    pairs(
+        [
+            ("topic", topic),
+            ("records", number(made.records)),
+            ("unparsed", number(made.unparsed) + (" (kept as they are: rejects)" if made.unparsed else "")),
+            (
+                "offsets",
+                f"{number(sum(made.ends.values()))} in {len(made.ends)} partitions: "
+                + ", ".join(f"{p}: {number(end)}" for p, end in sorted(made.ends.items())),
+            ),
+        ]
+    )
     return 0
 
 
@@ -58,7 +80,10 @@ def schema_of(topology: type[Topology], name: str | None) -> Schema:
     if name is None and len(schemas) == 1:
         return next(iter(schemas.values()))
     if name not in schemas:
-        raise NotFoundError(f"{topology.__name__} has no schema {name!r}" if name else f"{topology.__name__} reads {len(schemas)} schemas", hint=f"--schema {', '.join(schemas)}")
+        raise NotFoundError(
+            f"{topology.__name__} has no schema {name!r}" if name else f"{topology.__name__} reads {len(schemas)} schemas",
+            hint=f"--schema {', '.join(schemas)}",
+        )
     return schemas[name]
 
 
@@ -85,11 +110,16 @@ def check_generated(schema: Schema) -> None:
     asked = {field.keys(name)[0]: name for name, field in schema.fields.items() if field.source == "value" and not field.nullable and field.default is None}
     missing = [name for key, name in asked.items() if key not in GENERATED]
     if missing:
-        raise UsageError(f"--generate makes ad events, and schema {schema.name!r} wants {', '.join(missing)}", hint="use the topology advertiser_analytics, or produce a file")
+        raise UsageError(
+            f"--generate makes ad events, and schema {schema.name!r} wants {', '.join(missing)}",
+            hint="use the topology advertiser_analytics, or produce a file",
+        )
 
 
 def generate_events(deployment: Deployment, schema: Schema, count: int, seed: int, shown: Meter, **settings: Any) -> ProduceReport:
     """Made-up events into the schema's topic, with progress."""
     from penstock.log.generate import generate_into
 
-    return generate_into(deployment.log, schema, count, seed, topic=deployment.topic(schema), on_progress=lambda done, total: shown.update("generate", done, total), **settings)
+    return generate_into(
+        deployment.log, schema, count, seed, topic=deployment.topic(schema), on_progress=lambda done, total: shown.update("generate", done, total), **settings
+    )

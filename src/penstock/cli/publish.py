@@ -1,4 +1,5 @@
 """`penstock publish`: which generation of a bolt readers are served."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
     from penstock.rollup.registry import Registry
 
 
-@command("publish", [
-    ("the generations of a bolt, and which one is served", "penstock publish advertiser_analytics.rollups"),
-    ("serve what the file declares now, of every bolt in it", "penstock publish topologies/advertiser_analytics.py"),
-    ("go back to an earlier one", "penstock publish advertiser_analytics.rollups 3f0c9a5be2d14c77")],
-    short_help="Choose which generation is served.")
+@command(
+    "publish",
+    [
+        ("the generations of a bolt, and which one is served", "penstock publish advertiser_analytics.rollups"),
+        ("serve what the file declares now, of every bolt in it", "penstock publish topologies/advertiser_analytics.py"),
+        ("go back to an earlier one", "penstock publish advertiser_analytics.rollups 3f0c9a5be2d14c77"),
+    ],
+    short_help="Choose which generation is served.",
+)
 @click.argument("what", metavar="TOPOLOGY|BOLT")
 @click.argument("generation", required=False)
 @on_option
@@ -39,7 +44,10 @@ def publish(what: str, generation: str | None, on: str) -> int:
                 switch(what, whole(what, generation, registry), registry, deployment)
             return 0
         if generation is not None:
-            raise UsageError(f"{what} is not a bolt that was started here", hint=f"a GENERATION belongs to one of the bolts {', '.join(registry.bolts()) or '(none was started)'}")
+            raise UsageError(
+                f"{what} is not a bolt that was started here",
+                hint=f"a GENERATION belongs to one of the bolts {', '.join(registry.bolts()) or '(none was started)'}",
+            )
         for definition in load(what).definitions.values():
             switch(definition.bolt, definition.generation, registry, deployment)
     return 0
@@ -79,6 +87,13 @@ def listed(bolt: str, registry: Registry, deployment: Deployment) -> None:
     rows = []
     for generation in registry.generations(bolt):
         shards = registry.shards(bolt, generation)
-        rows.append([generation, "served" if generation == served else "", len(shards), number(sum(control.done.counted for _, control in shards)),
-                     number(lag_of(bolt, generation, registry, deployment))])
+        rows.append(
+            [
+                generation,
+                "served" if generation == served else "",
+                len(shards),
+                number(sum(control.done.counted for _, control in shards)),
+                number(lag_of(bolt, generation, registry, deployment)),
+            ]
+        )
     table(["generation", "", "partitions", "offsets", "lag"], rows, title=bolt, right=(2, 3, 4))

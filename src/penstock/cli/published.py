@@ -1,4 +1,5 @@
 """What readers of the archive are shown: the published generation of the bolts that fill it."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -83,8 +84,11 @@ def progress_of(definition: BoltDefinition, deployment: Deployment) -> list[Part
     """How far each partition of the bolt's topic is archived. Read it before the archive's index; the log's ends are read after the control cells."""
     topic = deployment.topic(definition.schema["name"])
     incarnation = deployment.log.incarnation(topic)
-    controls = {shard.partition: control for shard, control in Registry(deployment.table).shards(definition.bolt, definition.generation)
-                if shard.topic == topic and shard.incarnation == incarnation}
+    controls = {
+        shard.partition: control
+        for shard, control in Registry(deployment.table).shards(definition.bolt, definition.generation)
+        if shard.topic == topic and shard.incarnation == incarnation
+    }
     found = []
     for partition in range(deployment.log.partitions(topic)):
         control, end = controls.get(partition), deployment.log.end(topic, partition)

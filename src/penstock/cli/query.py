@@ -1,4 +1,5 @@
 """`penstock query`: what was rolled up."""
+
 from __future__ import annotations
 
 import json
@@ -10,33 +11,61 @@ from penstock.cli.base import command, number_of, on_option, open_deployment
 from penstock.errors import QueryError
 
 
-@command("query", [
-    ("a page's day, hour by hour", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-18 --interval 1h"),
-    ("split by a dimension, most views first", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-21 --by status --order -views"),
-    ("some measures, a quotient of two, and a filter; for a program",
-     "penstock query by_advertiser --entity 1001 --from 2026-03-02 --to 2026-03-03 --measures clicks,clicks/impressions --where country=DE --format json")],
-    short_help="Look up what was rolled up.")
+@command(
+    "query",
+    [
+        ("a page's day, hour by hour", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-18 --interval 1h"),
+        ("split by a dimension, most views first", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-21 --by status --order -views"),
+        (
+            "some measures, a quotient of two, and a filter; for a program",
+            "penstock query by_advertiser --entity 1001 --from 2026-03-02 --to 2026-03-03 --measures clicks,ctr --where country=DE --format json",
+        ),
+    ],
+    short_help="Look up what was rolled up.",
+)
 @click.argument("rollup")
 @click.option("--entity", required=True, help="Whose numbers: a value of the roll-up's entity.")
 @click.option("--from", "start", required=True, metavar="TIME", help="The first instant: ISO 8601, in UTC unless it has a zone.")
 @click.option("--to", "end", required=True, metavar="TIME", help="The instant to stop before.")
 @click.option("--interval", metavar="DURATION", help="A row for each window so long (1m, 1h, 1d); without it, one for all.")
 @click.option("--by", multiple=True, metavar="DIMENSION", help="A row for each value; a,b or repeated for several dimensions.")
-@click.option("--where", multiple=True, metavar="FIELD=VALUE|JSON", help="Only these; repeated ones must all hold. JSON is the filter grammar: {\"status\": {\"ge\": 500}}.")
+@click.option("--where", multiple=True, metavar="FIELD=VALUE|JSON", help='Only these; repeated ones must all hold. JSON: {"status": {"ge": 500}}.')
 @click.option("--measures", metavar="A,B,C/D", help="Which, in this order; C/D or name=C/D is a quotient. [default: all]")
-@click.option("--order", metavar="[-]COLUMN", help="Sort by columns, the largest first with a - before the name: -views,time. With - at the start: --order=-views.")
+@click.option("--order", metavar="[-]COLUMN", help="Sort by columns; a - before a name puts the largest first: --order=-views,time.")
 @click.option("--limit", type=number_of(1), metavar="N", help="At most N rows.")
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the answer is printed.")
 @on_option
-def query(rollup: str, entity: str, start: str, end: str, interval: str | None, by: tuple[str, ...], where: tuple[str, ...], measures: str | None,
-          order: str | None, limit: int | None, format_: str, on: str) -> int:
+def query(
+    rollup: str,
+    entity: str,
+    start: str,
+    end: str,
+    interval: str | None,
+    by: tuple[str, ...],
+    where: tuple[str, ...],
+    measures: str | None,
+    order: str | None,
+    limit: int | None,
+    format_: str,
+    on: str,
+) -> int:
     """Look up one entity's measures. The answer says as of when it is, whether it is complete, and how exact its estimates are."""
     from penstock.query import Analytics, render
 
     filters = condition(where)
     with open_deployment(on) as deployment:
-        answer = Analytics(deployment).query(rollup, entity=entity, start=start, end=end, interval=interval, by=names(by), where=filters,
-                                             measures=names([measures]) if measures is not None else None, order=order, limit=limit)
+        answer = Analytics(deployment).query(
+            rollup,
+            entity=entity,
+            start=start,
+            end=end,
+            interval=interval,
+            by=names(by),
+            where=filters,
+            measures=names([measures]) if measures is not None else None,
+            order=order,
+            limit=limit,
+        )
     click.echo(render(answer, format_), nl=False)
     return 0
 
@@ -52,7 +81,7 @@ def condition(texts: tuple[str, ...]) -> dict[str, Any] | None:
     for text in texts:
         for name, value in one_condition(text).items():
             if name in merged and merged[name] != value:
-                raise QueryError(f"--where: {name!r} is given twice", hint='for one of several values write JSON: {"%s": ["a", "b"]}' % name)
+                raise QueryError(f"--where: {name!r} is given twice", hint=f"for one of several values write JSON: {json.dumps({name: ['a', 'b']})}")
             merged[name] = value
     return merged or None
 

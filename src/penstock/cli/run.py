@@ -1,4 +1,5 @@
 """`penstock run`: a topology's spouts and bolts, here."""
+
 from __future__ import annotations
 
 import contextlib
@@ -31,15 +32,21 @@ class Runner(Protocol):
         """Drain and return from `run`."""
 
 
-@command("run", [
-    ("roll up what is in the log, then stop", "penstock run topologies/page_analytics.py --until-caught-up"),
-    ("go on until Ctrl-C, in four processes", "penstock run advertiser_analytics --workers 4"),
-    ("begin a changed definition at the start of the log, beside the one that is served", "penstock run advertiser_analytics --from earliest")],
-    short_help="Run a topology.")
+@command(
+    "run",
+    [
+        ("roll up what is in the log, then stop", "penstock run topologies/page_analytics.py --until-caught-up"),
+        ("go on until Ctrl-C, in four processes", "penstock run advertiser_analytics --workers 4"),
+        ("begin a changed definition at the start of the log, beside the one that is served", "penstock run advertiser_analytics --from earliest"),
+    ],
+    short_help="Run a topology.",
+)
 @topology_argument
 @click.option("--until-caught-up", is_flag=True, help="Stop when all that was in the log at the start is counted and durable.")
-@click.option("--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes; each owns the partitions p with p mod N = its number.")
-@click.option("--from", "start", metavar="earliest|latest|TIME", help="Where a new generation begins; one that is known goes on from where it was. [default: earliest, for the first]")
+@click.option(
+    "--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes; each owns the partitions p with p mod N = its number."
+)
+@click.option("--from", "start", metavar="earliest|latest|TIME", help="Where a new generation begins; a known one goes on. [default: earliest, for the first]")
 @on_option
 def run(topology: str, until_caught_up: bool, workers: int, start: str | None, on: str) -> int:
     """Run a topology: read the log, count every event exactly once, make the cells and the archive durable.
@@ -59,7 +66,9 @@ def run(topology: str, until_caught_up: bool, workers: int, start: str | None, o
     return INTERRUPTED if interrupted else 0
 
 
-def run_here(topology: type[Topology], name: str, deployment: Deployment, *, until_caught_up: bool, workers: int = 1, start: str | None = None) -> tuple[list[BoltDefinition], bool]:
+def run_here(
+    topology: type[Topology], name: str, deployment: Deployment, *, until_caught_up: bool, workers: int = 1, start: str | None = None
+) -> tuple[list[BoltDefinition], bool]:
     """Prepare and run, with progress and signals. The definitions that ran, and whether the run was interrupted."""
     from penstock.runner.local import LocalRunner, prepare
 
@@ -79,7 +88,10 @@ def run_here(topology: type[Topology], name: str, deployment: Deployment, *, unt
         except PenstockError:
             raise
         except Exception as problem:
-            raise PenstockError(f"the run ended: a component raised {type(problem).__name__}: {problem}", hint=f"raised at {place_of(problem)}; what is durable stays, and the next run goes on from there") from problem
+            raise PenstockError(
+                f"the run ended: a component raised {type(problem).__name__}: {problem}",
+                hint=f"raised at {place_of(problem)}; what is durable stays, and the next run goes on from there",
+            ) from problem
     return definitions, state["interrupted"]
 
 
@@ -98,7 +110,11 @@ class Progress:
             end = position.target if self.until_caught_up else self.deployment.log.end(position.shard.topic, position.shard.partition)
             taken, total, durable, lag = sums.setdefault(f"{position.shard.bolt.partition('.')[2]} {position.shard.generation[:6]}", [0, 0, 0, 0])
             sums[f"{position.shard.bolt.partition('.')[2]} {position.shard.generation[:6]}"] = [
-                taken + max(0, position.taken - first), total + max(0, end - first), durable + position.control.done.offset - first, lag + max(0, end - position.control.done.offset)]
+                taken + max(0, position.taken - first),
+                total + max(0, end - first),
+                durable + position.control.done.offset - first,
+                lag + max(0, end - position.control.done.offset),
+            ]
         for name, (taken, total, durable, lag) in sums.items():
             detail = f"{durable:,} durable" if self.until_caught_up else f"{durable:,} durable, lag {lag:,}"
             self.shown.update(name, min(taken, total) if self.until_caught_up else taken, total, detail=detail)
@@ -114,7 +130,12 @@ def interruptible(runner: Runner, shown: Meter) -> Iterator[dict[str, bool]]:
             kill = getattr(runner, "kill", None)
             if kill is not None:
                 kill()
-            os.write(2, b"\x1b[?25h\nstopped at once: the next run counts what was not durable\n" if os.isatty(2) else b"stopped at once: the next run counts what was not durable\n")
+            os.write(
+                2,
+                b"\x1b[?25h\nstopped at once: the next run counts what was not durable\n"
+                if os.isatty(2)
+                else b"stopped at once: the next run counts what was not durable\n",
+            )
             os._exit(INTERRUPTED)
         state["interrupted"] = True
         shown.say("stopping: making durable what was taken (once more to stop at once)")

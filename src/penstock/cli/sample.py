@@ -1,4 +1,5 @@
 """What a topology's roll-ups cost for some events: cells, bytes, hot keys, rejects. Nothing is written anywhere."""
+
 from __future__ import annotations
 
 import collections

@@ -1,4 +1,5 @@
 """`penstock sql`: SQL over the warehouse, and over the archive's files."""
+
 from __future__ import annotations
 
 import json
@@ -18,12 +19,16 @@ _WITH = re.compile(r"\s*with\s+(recursive\s+)?", re.IGNORECASE)
 _VIEW = re.compile(r"\barchive_([a-z][a-z0-9_]*)\b")
 
 
-@command("sql", [
-    ("what was loaded", "penstock sql \"SELECT status, count(*) AS views FROM pages GROUP BY ALL ORDER BY views DESC\""),
-    ("which hours were loaded, and when", "penstock sql \"SELECT dataset, hour, rows, loaded_at FROM penstock_ledger ORDER BY ALL\""),
-    ("what is archived, loaded or not", "penstock sql \"SELECT count(*) FROM archive_pages\" --format json")],
-    short_help="Ask the warehouse.")
-@click.argument("statement", metavar="\"SELECT ...\"")
+@command(
+    "sql",
+    [
+        ("what was loaded", 'penstock sql "SELECT status, count(*) AS views FROM pages GROUP BY ALL ORDER BY views DESC"'),
+        ("which hours were loaded, and when", 'penstock sql "SELECT dataset, hour, rows, loaded_at FROM penstock_ledger ORDER BY ALL"'),
+        ("what is archived, loaded or not", 'penstock sql "SELECT count(*) FROM archive_pages" --format json'),
+    ],
+    short_help="Ask the warehouse.",
+)
+@click.argument("statement", metavar='"SELECT ..."')
 @click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the rows are printed.")
 @on_option
 def sql(statement: str, format_: str, on: str) -> int:
@@ -45,7 +50,7 @@ def with_archive(statement: str, deployment: Deployment) -> str:
         return statement
     start = _WITH.match(statement)
     if start:
-        return f"WITH {start[1] or ''}{', '.join(views)}, {statement[start.end():]}"
+        return f"WITH {start[1] or ''}{', '.join(views)}, {statement[start.end() :]}"
     return f"WITH {', '.join(views)} {statement}"
 
 
@@ -82,7 +87,11 @@ def show(rows: Any, format_: str) -> None:
     else:
         import pyarrow as pa
 
-        right = [index for index, field in enumerate(rows.schema) if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)]
+        right = [
+            index
+            for index, field in enumerate(rows.schema)
+            if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+        ]
         table(rows.column_names, [[plain(cell) for cell in row] for row in zip(*(column.to_pylist() for column in rows.columns))], right=right)
 
 

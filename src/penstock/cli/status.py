@@ -1,4 +1,5 @@
 """`penstock status`: how far every bolt is, and what is archived and loaded."""
+
 from __future__ import annotations
 
 import json
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
     from penstock.rollup.control import Control
 
 
-@command("status", [
-    ("everything that ever ran here", "penstock status"),
-    ("one topology, for a program", "penstock status advertiser_analytics --json"),
-    ("for an alarm: exit code 3 if any partition is more than 100,000 offsets behind", "penstock status --fail-lag 100000")],
-    short_help="Show how far everything is.")
+@command(
+    "status",
+    [
+        ("everything that ever ran here", "penstock status"),
+        ("one topology, for a program", "penstock status advertiser_analytics --json"),
+        ("for an alarm: exit code 3 if any partition is more than 100,000 offsets behind", "penstock status --fail-lag 100000"),
+    ],
+    short_help="Show how far everything is.",
+)
 @click.argument("topology", required=False)
 @json_option
 @click.option("--fail-lag", type=number_of(0), metavar="N", help="Exit with 3 if a partition's lag, of any generation that runs, is above N.")
@@ -69,8 +74,17 @@ def shards_of(deployment: Deployment, topology: str | None = None) -> list[dict[
                 missing = []
             for name, incarnation, partition in sorted([*controls, *missing]):
                 live = name in there and incarnation == deployment.log.incarnation(name)
-                found.append({"bolt": bolt, "kind": definition.kind, "generation": generation, "published": generation == served, "topic": name, "incarnation": incarnation,
-                              **one(controls.get((name, incarnation, partition)), partition, deployment.log.end(name, partition) if live else None)})
+                found.append(
+                    {
+                        "bolt": bolt,
+                        "kind": definition.kind,
+                        "generation": generation,
+                        "published": generation == served,
+                        "topic": name,
+                        "incarnation": incarnation,
+                        **one(controls.get((name, incarnation, partition)), partition, deployment.log.end(name, partition) if live else None),
+                    }
+                )
     return found
 
 
@@ -80,13 +94,37 @@ def one(control: Control | None, partition: int, end: int | None) -> dict[str, A
     from penstock.rollup.control import NO_WATERMARK
 
     if control is None:
-        return {"partition": partition, "log_end": end, "committed": None, "lag": end, "watermark": None, "start": None, "accepted": 0, "rejected": 0, "late": 0,
-                "skipped": 0, "lost": 0, "flushing": False, "caught_up_at": None}
+        return {
+            "partition": partition,
+            "log_end": end,
+            "committed": None,
+            "lag": end,
+            "watermark": None,
+            "start": None,
+            "accepted": 0,
+            "rejected": 0,
+            "late": 0,
+            "skipped": 0,
+            "lost": 0,
+            "flushing": False,
+            "caught_up_at": None,
+        }
     done = control.done
-    return {"partition": partition, "log_end": end, "committed": done.offset, "lag": None if end is None else max(0, end - done.offset),
-            "watermark": None if done.watermark == NO_WATERMARK else iso(done.watermark), "start": control.start, "accepted": done.accepted, "rejected": done.rejected,
-            "late": done.late, "skipped": done.skipped, "lost": done.lost_count, "flushing": control.flushing > done.offset,
-            "caught_up_at": None if control.caught_up_at is None else iso(control.caught_up_at)}
+    return {
+        "partition": partition,
+        "log_end": end,
+        "committed": done.offset,
+        "lag": None if end is None else max(0, end - done.offset),
+        "watermark": None if done.watermark == NO_WATERMARK else iso(done.watermark),
+        "start": control.start,
+        "accepted": done.accepted,
+        "rejected": done.rejected,
+        "late": done.late,
+        "skipped": done.skipped,
+        "lost": done.lost_count,
+        "flushing": control.flushing > done.offset,
+        "caught_up_at": None if control.caught_up_at is None else iso(control.caught_up_at),
+    }
 
 
 def datasets_of(deployment: Deployment, bolts: set[str]) -> list[dict[str, Any]]:
@@ -106,11 +144,19 @@ def datasets_of(deployment: Deployment, bolts: set[str]) -> list[dict[str, Any]]
             manifests = {hour: manifest_of(view, dataset.name, hour) for hour in view.hours(dataset.name)}
             ledger = {row.hour: row for row in deployment.warehouse.ledger(dataset.name)}
             hours = sorted(manifests)
-            found.append({"dataset": dataset.name, "first_hour": hour_text(hours[0]) if hours else None, "last_hour": hour_text(hours[-1]) if hours else None,
-                          "hours_archived": len(hours), "rows_archived": sum(manifest.rows for manifest in manifests.values()),
-                          "files": sum(len(manifest.entries) for manifest in manifests.values()),
-                          "hours_loaded": len(ledger), "rows_loaded": sum(row.rows for row in ledger.values()),
-                          "hours_changed": sum(hour in manifests and row.manifest_hash != manifests[hour].hash for hour, row in ledger.items())})
+            found.append(
+                {
+                    "dataset": dataset.name,
+                    "first_hour": hour_text(hours[0]) if hours else None,
+                    "last_hour": hour_text(hours[-1]) if hours else None,
+                    "hours_archived": len(hours),
+                    "rows_archived": sum(manifest.rows for manifest in manifests.values()),
+                    "files": sum(len(manifest.entries) for manifest in manifests.values()),
+                    "hours_loaded": len(ledger),
+                    "rows_loaded": sum(row.rows for row in ledger.values()),
+                    "hours_changed": sum(hour in manifests and row.manifest_hash != manifests[hour].hash for hour, row in ledger.items()),
+                }
+            )
     return found
 
 
@@ -123,14 +169,45 @@ def printed(shards: list[dict[str, Any]], datasets: list[dict[str, Any]]) -> Non
         groups.setdefault((shard["bolt"], shard["generation"]), []).append(shard)
     for (bolt, generation), some in groups.items():
         heading(f"{bolt}  {generation}  {'published' if some[0]['published'] else 'not published'}  topic {some[0]['topic']}")
-        rows = [[shard["partition"], number(shard["log_end"]) if shard["log_end"] is not None else "gone", number(shard["committed"]), lag(shard["lag"]), shard["watermark"] or "-",
-                 *(number(shard[name]) for name in ("accepted", "rejected", "late", "skipped", "lost")), shard["caught_up_at"] or "-"] for shard in some]
-        table(["partition", "log end", "committed", "lag", "watermark", "accepted", "rejected", "late", "skipped", "lost", "caught up at"], rows, right=(0, 1, 2, 3, 5, 6, 7, 8, 9))
+        rows = [
+            [
+                shard["partition"],
+                number(shard["log_end"]) if shard["log_end"] is not None else "gone",
+                number(shard["committed"]),
+                lag(shard["lag"]),
+                shard["watermark"] or "-",
+                *(number(shard[name]) for name in ("accepted", "rejected", "late", "skipped", "lost")),
+                shard["caught_up_at"] or "-",
+            ]
+            for shard in some
+        ]
+        table(
+            ["partition", "log end", "committed", "lag", "watermark", "accepted", "rejected", "late", "skipped", "lost", "caught up at"],
+            rows,
+            right=(0, 1, 2, 3, 5, 6, 7, 8, 9),
+        )
         click.echo()
     if datasets:
-        rows = [[one["dataset"], one["first_hour"] or "-", one["last_hour"] or "-", number(one["hours_archived"]), number(one["rows_archived"]), number(one["files"]),
-                 number(one["hours_loaded"]), number(one["rows_loaded"]), number(one["hours_changed"])] for one in datasets]
-        table(["dataset", "from", "to", "hours archived", "rows", "files", "hours loaded", "rows loaded", "changed since"], rows, title="archive and warehouse", right=range(3, 9))
+        rows = [
+            [
+                one["dataset"],
+                one["first_hour"] or "-",
+                one["last_hour"] or "-",
+                number(one["hours_archived"]),
+                number(one["rows_archived"]),
+                number(one["files"]),
+                number(one["hours_loaded"]),
+                number(one["rows_loaded"]),
+                number(one["hours_changed"]),
+            ]
+            for one in datasets
+        ]
+        table(
+            ["dataset", "from", "to", "hours archived", "rows", "files", "hours loaded", "rows loaded", "changed since"],
+            rows,
+            title="archive and warehouse",
+            right=range(3, 9),
+        )
 
 
 def lag(value: int | None) -> Any:

@@ -1,40 +1,52 @@
 """`penstock demo`: a million ad events, or a site's own traffic, from the log to exact numbers, and a check of every one of them.
 
-`scenes` holds what differs between the two; `reconcile` computes the same numbers from the raw log, with another engine's JSON reader.
+`ads` and `traffic` hold what differs between the two; `reconcile` computes the same numbers from the raw log, with another engine's JSON reader.
 """
+
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from penstock.cli.base import FAILED, INTERRUPTED, OK, load, say
-from penstock.cli.output import bad, good, heading, meter, number, size, table
+from penstock.cli.output import Meter, bad, good, heading, meter, number, size, table
 from penstock.cli.run import logged, run_here, seconds_since, summary
+from penstock.demo.check import Check
 from penstock.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from penstock.demo.scenes import Scene
     from penstock.deployment import Deployment
+    from penstock.log.produce import ProduceReport
     from penstock.rollup.registry import BoltDefinition
 
 MARK = "penstock-demo.json"  # what tells a demo's folder from one that must not be deleted
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One comparison. ours, theirs: as text; numbers: how many were compared; differences: the first few that differ, in words."""
+class Scene(Protocol):
+    """What differs between the demos."""
 
-    what: str
-    ours: str
-    theirs: str
-    numbers: int
-    differences: tuple[str, ...] = ()
+    topology: str
+    input_title: str
+
+    def produce(self, deployment: Deployment, shown: Meter) -> ProduceReport:
+        """Fill the log."""
+
+    def look_up(self, deployment: Deployment) -> None:
+        """Print what was rolled up."""
+
+    def report(self, deployment: Deployment) -> None:
+        """Print an SQL report."""
+
+    def reconcile(self, deployment: Deployment, definitions: list[BoltDefinition]) -> list[Check]:
+        """Compare all numbers with the raw log's."""
+
+    def next_steps(self, on: str) -> list[str]:
+        """Commands to try."""
 
 
 def play(scene: Scene, deployment: Deployment, *, keep: bool, workers: int = 1) -> int:
@@ -47,7 +59,9 @@ def play(scene: Scene, deployment: Deployment, *, keep: bool, workers: int = 1) 
         at = time.monotonic()
         with meter() as shown:
             made = scene.produce(deployment, shown)
-        click.echo(f"{number(made.records)} records, {size(made.bytes)}, in {len(made.ends)} partitions, durable: {seconds_since(at)} ({rate(made.records, at)})")
+        click.echo(
+            f"{number(made.records)} records, {size(made.bytes)}, in {len(made.ends)} partitions, durable: {seconds_since(at)} ({rate(made.records, at)})"
+        )
 
         title(2, f"Run topology {topology.topology_name}: roll up and archive every event, exactly once")
         at = time.monotonic()
@@ -131,7 +145,9 @@ def load_hours(definitions: list[BoltDefinition], deployment: Deployment, began:
 
 def print_checks(checks: list[Check]) -> int:
     """The checks as a table; how many differ."""
-    rows: list[list[Any]] = [[check.what, check.ours, check.theirs, number(check.numbers), bad("DIFFERS") if check.differences else good("OK")] for check in checks]
+    rows: list[list[Any]] = [
+        [check.what, check.ours, check.theirs, number(check.numbers), bad("DIFFERS") if check.differences else good("OK")] for check in checks
+    ]
     table(["", "Penstock", "raw log", "compared", ""], rows, right=(1, 2, 3))
     for check in checks:
         for difference in check.differences:

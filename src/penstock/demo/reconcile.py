@@ -2,6 +2,7 @@
 
 Shared with what is checked is only the framing of record batches (offsets, timestamps and where each value lies).
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
 import duckdb
 import pyarrow as pa
 
-from penstock.demo import Check
+from penstock.demo.check import Check
 from penstock.kernels import read_batches
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES, _CHUNK_OFFSETS = 4 << 20, 1 << 17
 SHOWN = 3  # differences that are spelt out
+DAY_US = 86_400_000_000
 COUNTS = ("accepted", "late", "rejected")
 
 
@@ -30,8 +32,17 @@ def raw_records(deployment: Deployment, topic: str) -> pa.Table:
         at, end = deployment.log.start(topic, partition), deployment.log.end(topic, partition)
         while at < end and (chunk := deployment.log.read(topic, partition, at, _CHUNK_BYTES, _CHUNK_OFFSETS)) is not None:
             records = read_batches(chunk.data)
-            batches.append(pa.record_batch([pa.array([partition] * len(records), pa.int32()), pa.array(records.offsets), pa.array(records.timestamps),
-                                            pa.array(map(records.value, range(len(records))), pa.binary())], schema=schema))
+            batches.append(
+                pa.record_batch(
+                    [
+                        pa.array([partition] * len(records), pa.int32()),
+                        pa.array(records.offsets),
+                        pa.array(records.timestamps),
+                        pa.array(map(records.value, range(len(records))), pa.binary()),
+                    ],
+                    schema=schema,
+                )
+            )
             at = chunk.next
     return pa.Table.from_batches(batches, schema=schema)
 
@@ -85,8 +96,11 @@ def accounting(deployment: Deployment, definitions: list[BoltDefinition], connec
     for definition in definitions:
         topic = deployment.topic(definition.schema["name"])
         controls = {shard.partition: control for shard, control in Registry(deployment.table).shards(definition.bolt, definition.generation)}
-        yield compare(f"{definition.bolt}: offsets = accepted + rejected + late + skipped + lost", {p: control.done.counted for p, control in controls.items()},
-                      {p: deployment.log.end(topic, p) - control.start for p, control in controls.items()})
+        yield compare(
+            f"{definition.bolt}: offsets = accepted + rejected + late + skipped + lost",
+            {p: control.done.counted for p, control in controls.items()},
+            {p: deployment.log.end(topic, p) - control.start for p, control in controls.items()},
+        )
         ours = {(p, name): getattr(control.done, name) for p, control in controls.items() for name in COUNTS}
         yield compare(f"{definition.bolt}: {' / '.join(COUNTS)}", ours, verdicts, by_verdict)
 
@@ -104,7 +118,12 @@ def warehouse_rows(deployment: Deployment, dataset: str, connection: duckdb.Duck
             sql = f'SELECT partition_id, count(*), count(DISTINCT log_offset) FROM "{table}" GROUP BY ALL'
             ours = _by_part(zip(*(column.to_pylist() for column in deployment.warehouse.query(sql).columns)))
         theirs = connection.execute(f"SELECT part, count(*), count(DISTINCT pos) FROM events WHERE verdict = '{verdict}' GROUP BY ALL").fetchall()
-        yield compare(f"warehouse: {table}, rows and different offsets", ours, _by_part(theirs), lambda sums: f"{sum(n for (_, what), n in sums.items() if what == 'rows'):,}")
+        yield compare(
+            f"warehouse: {table}, rows and different offsets",
+            ours,
+            _by_part(theirs),
+            lambda sums: f"{sum(n for (_, what), n in sums.items() if what == 'rows'):,}",
+        )
 
 
 def _by_part(found: Iterable[tuple[int, int, int]]) -> dict[Any, int]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from typing import Any, Callable
 
@@ -21,10 +22,10 @@ class Derived:
         """The function itself. Raises DeclarationError if it cannot be imported."""
         module, _, name = self.function.partition(":")
         try:
-            found = getattr(importlib.import_module(module), name)
+            found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as problem:
             raise DeclarationError(f"derived column: {self.function} cannot be imported ({problem})", hint="a worker must be able to import it: keep it in a module of the project") from None
-        return found
+        return found  # type: ignore[return-value]
 
     def to_json(self) -> dict[str, Any]:
         """The column as pure data."""
@@ -42,8 +43,13 @@ def derived(field: Field, *, of: list[str] | tuple[str, ...]) -> Callable[[Calla
         @derived(String(), of=["ip"])
         def country(ip: pyarrow.Array) -> pyarrow.Array: ...
 
-    It must be pure: the same input gives the same output, on any machine, at any time, or a rebuild would give other numbers.
+    It must be pure: the same input gives the same output, on any machine, at any time, or a rebuild would give other numbers. What the field cannot
+    hold (text that is too long or not in the Enum, a number out of range) counts as null. Raises DeclarationError.
     """
+    if not isinstance(field, Field):
+        raise DeclarationError(f"derived column: {field!r} is not a field", hint="@derived(String(nullable=True), of=[...])")
+    if isinstance(of, str) or not of:
+        raise DeclarationError(f"derived column: of={of!r} is not a list of fields", hint='name what the function takes, in its order: of=["ip"]')
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         function.penstock = Derived(f"{function.__module__}:{function.__qualname__}", tuple(of), field)  # type: ignore[attr-defined]

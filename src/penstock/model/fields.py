@@ -10,6 +10,7 @@ from penstock.errors import DeclarationError
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 DECIMAL_DIGITS = 18  # a scaled decimal fits an int64 and a warehouse's DECIMAL(18, scale)
+_EXACT = decimal.Context(prec=2 * DECIMAL_DIGITS, traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow])
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -180,6 +181,7 @@ class Decimal(Field):
     kind: ClassVar[str] = "decimal"
 
     def __init__(self, scale: int = 6, *, path: Any = None, default: Any = None, nullable: bool = False, source: str = "value") -> None:
+        default = str(default) if isinstance(default, decimal.Decimal) else default  # pure data, as a generation is recorded
         for name, value in {"path": path, "default": default, "nullable": nullable, "source": source, "scale": scale}.items():
             object.__setattr__(self, name, value)
 
@@ -199,13 +201,12 @@ class Decimal(Field):
         try:
             scaled = _EXACT.to_integral_exact(_EXACT.scaleb(number, self.scale))
         except decimal.DecimalException:
-            scaled = None
-        if scaled is None or not scaled.is_finite() or abs(scaled) >= 10**DECIMAL_DIGITS:
+            scaled = decimal.Decimal("NaN")
+        if not scaled.is_finite() or abs(scaled) >= 10**DECIMAL_DIGITS:
             raise ValueError(f"has more than {self.scale} places or more than {DECIMAL_DIGITS} digits")
         return int(scaled)
 
 
-_EXACT = decimal.Context(prec=2 * DECIMAL_DIGITS, traps=[decimal.DivisionByZero, decimal.Inexact, decimal.InvalidOperation, decimal.Overflow])
 TYPES = {cls.kind: cls for cls in (Int, String, Bool, Enum, Timestamp, Decimal)}
 
 

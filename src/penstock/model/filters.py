@@ -11,6 +11,7 @@ A comparison with null is false; so is its `ne`. A filter is checked against the
 """
 from __future__ import annotations
 
+import decimal
 from typing import Any, Callable, Mapping
 
 from penstock.errors import DeclarationError
@@ -53,6 +54,8 @@ def _condition(name: str, condition: Any, field: Field, what: str) -> dict[str, 
             raise DeclarationError(f"{what}: {op!r} is not an operator of field {name!r}", hint=f"use {', '.join(OPERATORS)}")
         if op in ("lt", "le", "gt", "ge") and isinstance(field, (Enum, Bool)):
             raise DeclarationError(f"{what}: field {name!r} has no order, so {op!r} does not apply", hint="use eq, ne or in")
+        if op == "in" and not isinstance(value, (list, tuple)):
+            raise DeclarationError(f'{what}: "in" of field {name!r} takes a list, not {value!r}', hint=f'{{"{name}": {{"in": [...]}}}}, or only {{"{name}": [...]}}')
         try:
             if op == "in":
                 result[op] = sorted({field.canonical(one) for one in value})
@@ -63,6 +66,15 @@ def _condition(name: str, condition: Any, field: Field, what: str) -> dict[str, 
         except (ValueError, TypeError) as problem:
             raise DeclarationError(f"{what}: {value!r} for field {name!r} {problem}", hint=f"give a value that the field ({field.kind}) can hold") from None
     return result
+
+
+def plain_filter(data: Any) -> Any:
+    """A filter as it was written, as JSON can hold it: decimals as text."""
+    if isinstance(data, Mapping):
+        return {name: plain_filter(one) for name, one in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [plain_filter(one) for one in data]
+    return str(data) if isinstance(data, decimal.Decimal) else data
 
 
 def fields_of(data: Filter) -> set[str]:
@@ -102,4 +114,4 @@ def _holds(op: str, value: Any, wanted: Any) -> bool:
             "gt": lambda: value > wanted, "ge": lambda: value >= wanted, "in": lambda: value in wanted}[op]()
 
 
-__all__ = ["Filter", "OPERATORS", "check_filter", "fields_of", "matches"]
+__all__ = ["Filter", "OPERATORS", "check_filter", "fields_of", "matches", "plain_filter"]

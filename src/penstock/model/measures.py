@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Mapping
 
 from penstock.errors import DeclarationError
 from penstock.model.fields import Bool, Decimal, Field, Int, Timestamp
-from penstock.model.filters import check_filter, fields_of
+from penstock.model.filters import check_filter, fields_of, plain_filter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Measure:
 
     def to_json(self) -> dict[str, Any]:
         """The measure as pure data."""
-        return {"type": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) is not None}}
+        data = {"type": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) is not None}}
+        return {**data, "where": plain_filter(self.where)} if self.where is not None else data
 
 
 @dataclasses.dataclass(frozen=True)

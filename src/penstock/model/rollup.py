@@ -6,7 +6,7 @@ from typing import Any, Iterator, Mapping, Sequence
 
 from penstock.errors import DeclarationError
 from penstock.model.fields import check_name
-from penstock.model.filters import check_filter, fields_of
+from penstock.model.filters import check_filter, fields_of, plain_filter
 from penstock.model.measures import Measure, measure_from_json
 from penstock.model.schema import Schema, fingerprint
 from penstock.model.units import DAY, HOUR, MINUTE, duration, duration_text
@@ -38,6 +38,8 @@ class By:
     def __init__(self, *dimensions: str, keep: Mapping[str, str | int]) -> None:
         self.dimensions = dimensions
         what = f"breakdown by {', '.join(map(repr, dimensions)) or 'nothing'}"
+        if not all(isinstance(dimension, str) for dimension in dimensions):
+            raise DeclarationError(f"{what}: dimensions are names", hint='By("country", "device", keep=...)')
         if not isinstance(keep, Mapping) or not keep:
             raise DeclarationError(f"{what}: keep is empty", hint='say how long each granularity is kept: keep={"1h": "90d", "1d": "5y"}')
         self.keep: dict[int, int] = {}
@@ -47,7 +49,11 @@ class By:
                 raise DeclarationError(f"{what}: granularity {granularity!r} is not available", hint=f"use {', '.join(duration_text(g) for g in GRANULARITIES)}")
             if self.keep and width % max(self.keep):
                 raise DeclarationError(f"{what}: {granularity!r} is not made of whole {duration_text(max(self.keep))} windows", hint="each granularity must be a multiple of the finer one before it")
+            if width in self.keep:
+                raise DeclarationError(f"{what}: {granularity!r} is there twice", hint=f"write it once, as {duration_text(width)!r}")
             self.keep[width] = duration(kept, f"{what}: keep of {granularity!r}")
+            if self.keep[width] < width:
+                raise DeclarationError(f"{what}: {granularity!r} windows are kept {kept!r}, less than one window", hint=f'keep them {duration_text(width)!r} at least')
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -66,15 +72,19 @@ class Rollup:
     A record that no measure counts makes no cell. Raises DeclarationError, naming the field and the fix.
     """
 
-    def __init__(self, name: str, *, of: Schema, entity: str, measures: Mapping[str, Measure], by: Sequence[By], where: Mapping[str, Any] | None = None) -> None:
-        self.name, self.schema, self.entity = check_name(name, "roll-up"), of, entity
-        what, columns = f"roll-up {name!r}", of.columns
+    def __init__(self, name: str, *, of: Schema, entity: str, measures: Mapping[str, Measure], by: Sequence[By] | By, where: Mapping[str, Any] | None = None) -> None:
+        what = f"roll-up {check_name(name, 'roll-up')!r}"
+        if not isinstance(of, Schema):
+            raise DeclarationError(f"{what}: of={of!r} is not a Schema", hint='ads = Schema("ads", ...), then of=ads')
+        self.name, self.schema, self.entity, columns = name, of, entity, of.columns
         if entity not in columns:
             raise DeclarationError(f"{what}: entity {entity!r} is not a field of schema {of.name!r}", hint=f"the fields are {', '.join(columns)}")
         if columns[entity].nullable:
             raise DeclarationError(f"{what}: entity {entity!r} is nullable", hint="records without an entity cannot be looked up: drop nullable=True, or give it a default")
         if not measures:
             raise DeclarationError(f"{what} has no measures", hint='measures={"events": Count()}')
+        if not isinstance(measures, Mapping):
+            raise DeclarationError(f"{what}: measures are {measures!r}", hint='give each a name: measures={"events": Count()}')
         for measure_name, measure in measures.items():
             check_name(measure_name, f"{what}: measure")
             if not isinstance(measure, Measure):
@@ -85,10 +95,12 @@ class Rollup:
             raise DeclarationError(f"{what} has no stored measure", hint="a Ratio needs the two measures it divides")
         if where is not None:
             check_filter(where, columns, what)
-        self.where = where
+        self.where = plain_filter(where)
         if not by:
             raise DeclarationError(f"{what} has no breakdown", hint='by=[By(keep={"1h": "90d"})] for totals')
-        self.by = tuple(by)
+        self.by = (by,) if isinstance(by, By) else tuple(by)
+        if not all(isinstance(one, By) for one in self.by):
+            raise DeclarationError(f"{what}: by={by!r} is not a list of breakdowns", hint='by=[By("country", keep={"1h": "90d"})]')
         for index, one in enumerate(self.by):
             self._check_by(one, what)
             if set(one.dimensions) in [set(other.dimensions) for other in self.by[:index]]:

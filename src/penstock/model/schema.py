@@ -39,6 +39,10 @@ class Schema:
     def __init__(self, name: str, *, time: str, fields: Mapping[str, Field], lateness: str | int = "1d", ahead: str | int = "1h",
                  derive: Mapping[str, Callable[..., Any] | Derived] | None = None, key: str | None = None, format: str = "json") -> None:
         self.name = check_name(name, "schema")
+        if name.startswith("penstock_") or name.endswith(("_late", "_rejects")):
+            raise DeclarationError(f"schema {name!r} has a reserved name", hint="tables that begin with penstock_ are Penstock's own, and those that end with _late and _rejects another schema's")
+        if not isinstance(fields, Mapping):
+            raise DeclarationError(f"schema {name!r}: fields are {fields!r}", hint='fields={"ts": Timestamp("ms"), ...}')
         self.fields: dict[str, Field] = {}
         for field_name, field in fields.items():
             self._check_name(field_name, "field")

@@ -17,6 +17,9 @@ from penstock.model.fields import NAME
 _QUOTIENT = re.compile(r"(?:(?P<name>[^=/\s]+)\s*=)?\s*(?P<numerator>[^=/\s]+)\s*/\s*(?P<denominator>[^=/\s]+)")
 
 
+_EXACT = decimal.Context(prec=40)  # more digits than any value has, whatever precision the program works with
+
+
 @dataclasses.dataclass(frozen=True)
 class Output:
     """One measure of an answer.
@@ -60,7 +63,7 @@ def units(field: Any, value: Any) -> Any:
     """A canonical value as a user reads it: a Decimal field's whole number of 10**-scale becomes a decimal.Decimal, exactly."""
     if field is None or field.kind != "decimal" or value is None:
         return value
-    return decimal.Decimal(value).scaleb(-field.scale, decimal.Context(prec=40))
+    return decimal.Decimal(value).scaleb(-field.scale, _EXACT)
 
 
 def empty_state(plan: RollupPlan) -> list[Any]:

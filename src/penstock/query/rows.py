@@ -26,17 +26,22 @@ def columns_of(plan: RollupPlan, question: Question) -> tuple[Column, ...]:
 def rows_of(plan: RollupPlan, query: QueryPlan, question: Question, states: Mapping[Group, Sequence[Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The answer's rows in order, and the measures of which some value had to be cut to 64 bits."""
     columns = columns_of(plan, question)
-    groups: dict[Group, Sequence[Any]] = dict(states)
-    if not question.by:
-        empty = empty_state(plan)
-        for window in _windows(query, question):
-            groups.setdefault((window, ()), empty)
     saturated: dict[str, None] = {}
     found: list[_Row] = []
-    for (window, group), state in groups.items():
+
+    def add(window: int, group: Sequence[Any], values: Sequence[Any]) -> None:
+        found.append((*group, *values) if question.interval is None else (window, *group, *values))
+
+    for (window, group), state in states.items():
         values = [one.value(state) for one in question.outputs]
         saturated.update((one.name, None) for one, (_, cut) in zip(question.outputs, values) if cut)
-        found.append((*([window] if question.interval is not None else []), *group, *(value for value, _ in values)))
+        add(window, group, [value for value, _ in values])
+    if not question.by:
+        empty = empty_state(plan)
+        nothing = [one.value(empty)[0] for one in question.outputs]
+        for window in _windows(query, question):
+            if (window, ()) not in states:
+                add(window, (), nothing)
     kept = _ordered(found, columns, question)[:question.limit]
     fields = plan.rollup.schema.columns
     kinds = [fields[column.name] if column.role == "dimension" else None for column in columns]

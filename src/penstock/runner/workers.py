@@ -3,6 +3,7 @@
 The processes share nothing but the stores. A worker that dies is started again and takes up its partitions from what is durable, as after any crash. One
 that dies too often ends the run, and so does one that says an error: its runner has started the component again and again before it gave up.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -114,8 +115,11 @@ class Workers:
     def _start(self, index: int, until_caught_up: bool, died: list[float] | None = None) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         definitions = json.dumps([definition.to_json() for definition in self.definitions])
-        process = self._spawn.Process(target=_work, name=f"penstock-worker-{index}",
-                                      args=(self.topology, self.deployment.to_json(), definitions, (index, self.workers), until_caught_up, theirs))
+        process = self._spawn.Process(
+            target=_work,
+            name=f"penstock-worker-{index}",
+            args=(self.topology, self.deployment.to_json(), definitions, (index, self.workers), until_caught_up, theirs),
+        )
         # A terminal's Ctrl-C goes to all processes, but only this one decides. What is ignored here stays so in the new process.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -140,9 +144,14 @@ class Workers:
             worker.died = [at for at in worker.died if at > now - CALM] + [now]
             how = f"{problem['type']}: {problem['message']}" if problem else f"signal {-code}" if code < 0 else f"exit code {code}"
             if problem is not None and (problem["final"] or len(worker.died) > RESTARTS):
-                raise (UsageError if problem["usage"] else WorkerError)(problem["message"] if problem["usage"] else f"worker {worker.index} ended: {how}", hint=problem["hint"])
+                raise (UsageError if problem["usage"] else WorkerError)(
+                    problem["message"] if problem["usage"] else f"worker {worker.index} ended: {how}", hint=problem["hint"]
+                )
             if len(worker.died) > RESTARTS:
-                raise WorkerError(f"worker {worker.index} died {len(worker.died)} times within {CALM:.0f} s, the last time of {how}", hint="what is durable stays; look at the log for the cause")
+                raise WorkerError(
+                    f"worker {worker.index} died {len(worker.died)} times within {CALM:.0f} s, the last time of {how}",
+                    hint="what is durable stays; look at the log for the cause",
+                )
             log.warning("worker %d ended (%s); it is started again", worker.index, how)
             worker.start_at = now + 0.1 * 2 ** len(worker.died)
         if self.stopping:
@@ -201,10 +210,18 @@ def _work(topology: str, deployment: str, definitions: str, place: tuple[int, in
             if stopping.is_set():
                 runner.stop()
             runner.run(until_caught_up=until_caught_up)
-    except Exception as problem:  # noqa: BLE001 - whatever it is, the parent says it
-        ours = isinstance(problem, PenstockError)
-        if not ours:
-            log.error("ended", exc_info=True)
-        pipe.send({"type": type(problem).__name__, "message": problem.message if ours else str(problem), "hint": problem.hint if ours else None,
-                   "usage": isinstance(problem, UsageError), "final": not (ours and problem.retriable)})
+    except PenstockError as problem:
+        pipe.send(
+            {
+                "type": type(problem).__name__,
+                "message": problem.message,
+                "hint": problem.hint,
+                "usage": isinstance(problem, UsageError),
+                "final": not problem.retriable,
+            }
+        )
+        os._exit(1)
+    except Exception as problem:  # whatever it is, the parent says it
+        log.error("ended", exc_info=True)
+        pipe.send({"type": type(problem).__name__, "message": str(problem), "hint": None, "usage": False, "final": True})
         os._exit(1)

@@ -3,6 +3,7 @@
 A template's name ends in `.tmpl`, so that no tool takes it for a module; `@NAME@` stands for the module's name (shop), `@CLASS@` for the class's (Shop),
 `@TITLE@` for what the user typed. `lib/` becomes NAME_lib, `topology.py` NAME.py, and `gitignore` .gitignore.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -38,7 +39,9 @@ def create(name: str, into: Path) -> Project:
     """Make a project called `name` in a folder of that name below `into`. Raises ConfigurationError for a name or a folder that cannot be used."""
     module = name.replace("-", "_").lower()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", module) or keyword.iskeyword(module):
-        raise ConfigurationError(f"{name!r} cannot be the name of a project", hint="use letters, digits, - and _, a letter first, at most 40: it names a Python module and tables")
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a project", hint="use letters, digits, - and _, a letter first, at most 40: it names a Python module and tables"
+        )
     folder = into.expanduser() / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"{folder} is there already, and is not an empty folder", hint="choose another name, or --into another folder")
@@ -55,7 +58,9 @@ def create(name: str, into: Path) -> Project:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
     except OSError as problem:
-        raise ConfigurationError(f"{problem.filename} cannot be written: {problem.strerror}", hint="--into names the folder in which the project is made") from None
+        raise ConfigurationError(
+            f"{problem.filename} cannot be written: {problem.strerror}", hint="--into names the folder in which the project is made"
+        ) from None
     return Project(folder, module, tuple(sorted(files)))
 
 
@@ -81,4 +86,11 @@ def sample_events() -> Iterator[dict[str, object]]:
         ts = SAMPLE_START + number * 86_400_000 // SAMPLE_EVENTS
         page, country = chance.choices(list(_PAGES), list(_PAGES.values()))[0], chance.choices(_COUNTRIES)[0]
         broken = chance.random() < 0.025 or (page == "/checkout" and ts // 3_600_000 % 24 == 14)
-        yield {"ts": ts, "page": page, "visitor": f"v{int(chance.random() ** 2 * 150)}", "country": country, "status": 503 if broken else 200, "ms": 15 + int(chance.expovariate(0.01))}
+        yield {
+            "ts": ts,
+            "page": page,
+            "visitor": f"v{int(chance.random() ** 2 * 150)}",
+            "country": country,
+            "status": 503 if broken else 200,
+            "ms": 15 + int(chance.expovariate(0.01)),
+        }
