@@ -5,7 +5,7 @@ floats, rounded to millionths when compared; it judges no record late or malform
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Sequence
 
 import datasketches
 import msgpack
@@ -94,7 +94,7 @@ class Event(msgspec.Struct, gc=False):
     ts: int
     advertiser_id: int
     type: str
-    cost: Optional[float]
+    cost: float | None
 
 
 class MsgspecPolars:
@@ -116,7 +116,8 @@ class MsgspecPolars:
         frame = pl.DataFrame({"advertiser": [event.advertiser_id for event in kept], "type": [event.type for event in kept], "ts": [event.ts for event in kept],
                               "cost": [event.cost for event in kept]},
                              schema={"advertiser": pl.Int64, "type": pl.Enum(KEPT), "ts": pl.Int64, "cost": pl.Float64})
-        return frame.group_by("advertiser", "type", (pl.col("ts") // _MINUTE_MS).alias("minute")).agg(pl.len().alias("count").cast(pl.Int64), pl.col("cost").sum())
+        minute = (pl.col("ts") // _MINUTE_MS).alias("minute")
+        return frame.group_by("advertiser", "type", minute).agg(pl.len().alias("count").cast(pl.Int64), pl.col("cost").sum())
 
     def answer(self) -> Answer:
         """Count and sum by group."""

@@ -58,13 +58,12 @@ class Bench:
     say: Callable[[str], None] = lambda line: None
 
     def log_of(self, workload: Workload) -> Path:
-        """The workload's log, written by a process of its own when it is first asked for."""
+        """The workload's log, written when it is first asked for: by this process, so that it is in no measured one's memory."""
         path = self.directory / workload.name
         if not path.is_dir():
             partial = self.directory / "partial"
             shutil.rmtree(partial, ignore_errors=True)
-            code = "import json, pathlib, sys; from bench.workload import Workload; Workload(**json.loads(sys.argv[1])).write(pathlib.Path(sys.argv[2]))"
-            self._python("-c", code, json.dumps(dataclasses.asdict(workload)), str(partial))
+            workload.write(partial)
             partial.rename(path)
         return path
 
@@ -76,7 +75,8 @@ class Bench:
         """Measure a side once. answer: the file that its answer is written to, if it is wanted."""
         log = self.log_of(workload)
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
-            task = {"side": side, "workload": dataclasses.asdict(workload), "log": str(log), "scratch": scratch, "cpu": self.cpu, "answer": str(answer) if answer else None}
+            task = {"side": side, "workload": dataclasses.asdict(workload), "log": str(log), "scratch": scratch, "cpu": self.cpu,
+                    "answer": str(answer) if answer else None}
             found = json.loads(self._python("-m", "bench.child", json.dumps(task)).splitlines()[-1])
         sample = Sample(workload.events, found.pop("seconds"), found.pop("cpu_seconds"), found.pop("peak_rss_mb"), found)
         self.say(f"  {side}: {sample.events_per_second:,.0f} events/s, {sample.cpu_seconds_per_million:.2f} CPU s per million, {sample.peak_rss_mb:,.0f} MB")
@@ -106,7 +106,7 @@ class Bench:
 
     def _python(self, *arguments: str) -> str:
         environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise BenchError(f"a measuring process ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout

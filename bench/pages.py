@@ -47,5 +47,6 @@ def page_views(count: int, *, seed: int, pages: int, visitors: int, start_ms: in
 def _view(ts: int, visitor: int, path: str, status: int, method: int, agent: int, weight: int) -> bytes:
     referrer = _REFERRERS[(visitor + status) % len(_REFERRERS)]
     quoted = "null" if referrer is None else f'"{referrer}"'
-    return (f'{{"ts":{ts},"ip":"10.{visitor >> 16 & 255}.{visitor >> 8 & 255}.{visitor & 255}","method":"{_METHODS[method]}","path":"{path}","status":{_STATUSES[status]},'
+    ip = f"10.{visitor >> 16 & 255}.{visitor >> 8 & 255}.{visitor & 255}"
+    return (f'{{"ts":{ts},"ip":"{ip}","method":"{_METHODS[method]}","path":"{path}","status":{_STATUSES[status]},'
             f'"bytes":{weight},"referrer":{quoted},"user_agent":"{_AGENTS[agent * len(_AGENTS) // 100]}"}}').encode()

@@ -26,12 +26,14 @@ PAGES = 1000
 class Workload:
     """Some events: the same bytes whoever asks, from the generators' seeds.
 
-    source: "ads" or "pages". format: "json" or "msgpack". hours: the span of event time. users: how many different ones there are.
+    source: "ads" or "pages". format: "json" or "msgpack". codec: of the log's record batches, "lz4" or "none". hours: the span of event time.
+    users: how many different ones there are.
     """
 
     events: int
     source: str = "ads"
     format: str = "json"
+    codec: str = "lz4"
     hours: int = 4
     users: int = 200_000
     advertisers: int = 115
@@ -60,15 +62,15 @@ class Workload:
         return found
 
     def write(self, directory: Path) -> None:
-        """Write them to a local log below `directory`: LZ4 record batches of 64 KiB before compression, keyed by the entity, two partitions."""
+        """Write them to a local log below `directory`: record batches of 64 KiB before compression, keyed by the entity, two partitions."""
         with LocalLog(directory) as log:
             log.create(self.source, PARTITIONS)
             if self.source == "pages":
-                with Producer(log, self.source) as producer:
+                with Producer(log, self.source, codec=self.codec) as producer:
                     for values, keys, timestamps in self._pages():
                         producer.send_many(values, keys, timestamps)
             else:
-                generate_into(log, ads_schema(self.format, uniques=False), self.events, self.seed, **self._ads())
+                generate_into(log, ads_schema(self.format, uniques=False), self.events, self.seed, codec=self.codec, **self._ads())
 
     def chunks(self, directory: Path) -> list[tuple[int, bytes]]:
         """The log as a spout sends it: (partition, consecutive record batches of up to 1 MiB), the partitions in turn."""

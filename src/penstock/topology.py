@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Iterator
 
 import streamparse
@@ -17,6 +18,7 @@ from streamparse.dsl.topology import TopologyType
 from penstock.bolts.base import BatchBolt
 from penstock.errors import ConfigurationError, DeclarationError, NotFoundError
 from penstock.model import Rollup, Schema
+from penstock.model.fields import check_name
 from penstock.rollup.registry import BoltDefinition
 from penstock.spouts.base import CONFIG, BatchSpout
 
@@ -26,16 +28,28 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+RESERVED = ("config", "definitions", "specs", "thrift_bolts", "thrift_spouts", "thrift_topology", "topology_name")  # what a topology's class says of itself
+
+
 class _TopologyType(TopologyType):
     """Completes the components before streamparse makes Thrift of them."""
 
     def __new__(mcs, classname: str, bases: tuple[type, ...], class_dict: dict[str, Any]) -> type:
-        topology, bolts, spouts = snake(classname), {}, {}
+        topology = check_name(snake(classname), f"topology {classname}")
+        bolts: dict[str, ComponentSpec] = {}
+        spouts: dict[str, ComponentSpec] = {}
         for attribute, spec in class_dict.items():
             if isinstance(spec, ComponentSpec) and issubclass(spec.component_cls, (BatchBolt, BatchSpout)):
-                spec.name = spec.name or attribute
+                spec.name = check_name(spec.name or attribute, f"topology {classname}: component")
+                if spec.name in bolts or spec.name in spouts:
+                    raise DeclarationError(f"topology {classname}: two components are called {spec.name!r}",
+                                           hint="positions are kept under the name: give each its own")
+                if attribute in RESERVED:
+                    raise DeclarationError(f"topology {classname}: {attribute!r} cannot be the name of a component",
+                                           hint=f"call it something else than {', '.join(RESERVED)}")
                 (bolts if issubclass(spec.component_cls, BatchBolt) else spouts)[spec.name] = spec
-        definitions, fed = {}, {}
+        definitions: dict[str, BoltDefinition] = {}
+        fed: dict[int, str] = {}
         for name, spec in bolts.items():
             if id(spec.source) in fed:
                 raise DeclarationError(f"topology {classname}: bolts {fed[id(spec.source)]!r} and {name!r} share a spout",
@@ -48,7 +62,7 @@ class _TopologyType(TopologyType):
             _configure(spec.source, common)
         for name, spec in spouts.items():
             if id(spec) not in fed:
-                raise DeclarationError(f"topology {classname}: spout {name!r} feeds no bolt", hint=f"pass it to a bolt's spec, or drop it")
+                raise DeclarationError(f"topology {classname}: spout {name!r} feeds no bolt", hint="pass it to a bolt's spec, or drop it")
         class_dict["definitions"] = definitions
         class_dict["topology_name"] = topology
         cls: type = super().__new__(mcs, classname, bases, class_dict)
@@ -108,38 +122,78 @@ def load_topology(name: str) -> type[Topology]:
     return next(iter(found.values()))
 
 
-def _import(place: str) -> Any:
-    path = Path(place)
-    if place.endswith(".py") or path.is_file():
-        if not path.is_file():
-            raise NotFoundError(f"there is no file {place}", hint="TOPOLOGY is a Python file or the name of a module")
-        place = _module_name(path.resolve())
-    candidates = [place] if "." in place else [place, f"penstock.topologies.{place}", f"topologies.{place}"]
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    for candidate in candidates:
-        try:
-            return importlib.import_module(candidate)
-        except ModuleNotFoundError as problem:
-            if problem.name is None or not (candidate == problem.name or candidate.startswith(problem.name + ".")):
-                raise ConfigurationError(f"{candidate} needs the module {problem.name!r}, which is not installed", hint=f"pip install {problem.name}, in the environment that penstock runs in") from None
+def _import(place: str) -> ModuleType:
+    _put_first(Path.cwd())
+    if place.endswith(".py") or Path(place).is_file():
+        return _import_file(Path(place))
+    plain = place.removeprefix("topologies.")
+    candidates = [place, f"penstock.topologies.{place}"] if plain == place else []
+    for candidate in candidates if all(part.isidentifier() for part in plain.split(".")) else ():
+        found = _import_name(candidate)
+        if found is not None:
+            return found
+    local = Path("topologies", f"{plain}.py")
+    if local.is_file():
+        return _import_file(local)
     raise NotFoundError(f"there is no topology {place!r}", hint="TOPOLOGY is a Python file or the name of a module")
 
 
-def _module_name(path: Path) -> str:
-    """The name to import a file by, so that no module is ever imported under two names."""
+def _import_name(name: str, path: Path | None = None) -> ModuleType | None:
+    """The module (of a file, if `path` says which); None if there is none of that name. Raises ConfigurationError for one that needs what is not installed."""
+    try:
+        return importlib.import_module(name) if path is None else _load(name, path)
+    except ModuleNotFoundError as problem:
+        if problem.name is not None and (name == problem.name or name.startswith(problem.name + ".")):
+            return None
+        raise ConfigurationError(f"{name} needs the module {problem.name!r}, which is not installed",
+                                 hint=f"pip install {problem.name}, in the environment that penstock runs in") from None
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    """The file as the module of that name, whichever other file the name would lead to."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _import_file(path: Path) -> ModuleType:
+    """The module of a file, by the name that everything else imports it by, so that none is ever imported under two names."""
     import penstock.topologies
 
-    for folder in penstock.topologies.__path__:
-        if Path(folder).resolve() == path.parent:
-            return f"penstock.topologies.{path.stem}"
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}", hint="TOPOLOGY is a Python file or the name of a module")
+    path = path.resolve()
     root = path.parent
     while (root / "__init__.py").is_file():
         root = root.parent
-    # A project's topologies/ holds plain files, as streamparse has it; what they import stands at the project's root.
-    project = root.parent if root.name == "topologies" else root
-    for folder in dict.fromkeys((str(project), str(root))):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-    name = ".".join(path.relative_to(root).with_suffix("").parts)
-    return f"topologies.{name}" if root.name == "topologies" and project != root else name
+    if path.parent in [Path(folder).resolve() for folder in penstock.topologies.__path__]:
+        name, module = path.stem, _import_name(f"penstock.topologies.{path.stem}")
+    elif root.name == "topologies":
+        # A project's topologies/ holds plain files, as streamparse has it; what they import stands at the project's root.
+        _put_first(root.parent)
+        name = ".".join(("topologies", *path.relative_to(root).with_suffix("").parts))
+        module = _import_name(name, path)
+    else:
+        _put_first(root)
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        module = _import_name(name)
+    found = getattr(module, "__file__", None)
+    if module is None or found is None or Path(found).resolve() != path:
+        raise ConfigurationError(f"{path} would be imported as {name}, which is {found or 'another folder'}",
+                                 hint="workers import it by that name, and so would everything else: call the file something else")
+    return module
+
+
+def _put_first(folder: Path) -> None:
+    """Look for modules in a folder first, unless they are looked for there already."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

@@ -15,7 +15,7 @@ from penstock.query.request import Question, parse, parse_value
 @pytest.mark.parametrize(("field", "given", "canonical"), [
     (Int(), "42", 42), (Int(), " -7 ", -7), (Int(), 42, 42), (Int(), str(-2**63), -2**63), (String(), "42", "42"), (String(), "", ""),
     (Enum("a", "b"), "b", "b"), (Bool(), "True", True), (Bool(), False, False), (Decimal(2), "1.5", 150), (Decimal(2), D("1.50"), 150), (Decimal(2), 3, 300),
-    (Timestamp("s"), "2024-03-01T00:00:00.5Z", 1709251200500000), (Timestamp("s"), 5, 5)])
+    (Timestamp("s"), "2024-03-01T00:00:00.500Z", 1709251200500000), (Timestamp("s"), 5, 5)])
 def test_a_text_becomes_what_the_field_holds(field: Field, given: Any, canonical: Any) -> None:
     found = parse_value(field, given, "entity: x")
     assert found == canonical and type(found) is type(canonical)

@@ -19,7 +19,7 @@ FOLDER = "local:demo-data"
     short_help="See all of it, on made-up ads or real traffic.",
 )
 @click.option("--events", type=number_of(1), default=1_000_000, show_default=True, help="How many ad events are made up.")
-@click.option("--traffic", type=click.Path(exists=True, dir_okay=False), help="A web server's access log, or page views as JSON Lines, instead of made-up ads.")
+@click.option("--traffic", metavar="FILE", help="A web server's access log, or page views as JSON Lines, instead of made-up ads.")
 @click.option("--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes that run the topology.")
 @click.option("--keep", is_flag=True, help="Go on with what an earlier demo left, and add to it, instead of beginning anew.")
 @click.option("--on", default=FOLDER, show_default=True, metavar="NAME|local:DIR", help="Where. The data stays there until the next demo, which deletes it.")
@@ -31,7 +31,11 @@ def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str) ->
     from penstock.demo import Scene, play
     from penstock.demo.ads import Ads
     from penstock.demo.traffic import Traffic
+    from penstock.log.sources import Source, format_of
 
+    if traffic is not None:
+        with Source(traffic):  # a mistake in its name is found before an earlier demo is deleted
+            format_of(traffic)
     notice_kernels()
     scene: Scene = Traffic(traffic, None) if traffic is not None else Ads(events)
     return play(scene, open_deployment(on, must_exist=False), keep=keep, workers=workers)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def export(topology: str, hour: str | None, due: bool, grace: str, reload_: str, on: str) -> int:
     """Load hours of the archive into the warehouse, each in one transaction, each exactly once however often this runs.
 
-    All datasets of the topology's archive bolts: accepted events, late ones, rejects. Prints a line an hour; an hour that fails does not hold up the others.
+    All datasets of the topology's archive bolts: accepted events, late ones, rejects. Prints a line an hour; an hour that fails does not hold up the
+    others, and makes the exit code 1.
     """
     if (hour is not None) == due:
         raise click.UsageError("say --hour TIME, or --due" + (": not both" if due else ""))

@@ -98,7 +98,8 @@ class Traffic:
 
     def next_steps(self, on: str) -> list[str]:
         """More of the same."""
+        span = f"--entity {shlex.quote(self.span['entity'])} --from {iso(self.span['start'])} --to {iso(self.span['end'])}"
         return [
-            f"penstock query traffic --entity {shlex.quote(self.span['entity'])} --from {iso(self.span['start'])} --to {iso(self.span['end'])} --interval 1d --by method,status --on {on}",
+            f"penstock query traffic {span} --interval 1d --by method,status --on {on}",
             f"penstock status --on {on}",
         ]

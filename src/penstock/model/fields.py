@@ -212,6 +212,6 @@ TYPES = {cls.kind: cls for cls in (Int, String, Bool, Enum, Timestamp, Decimal)}
 
 def field_from_json(data: dict[str, Any]) -> Field:
     """The field of its pure-data form."""
-    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key not in ("type", "name")}
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key not in ("type", "name")}
     values = arguments.pop("values", ())
     return TYPES[data["type"]](*values, **arguments)

@@ -12,6 +12,7 @@ A comparison with null is false; so is its `ne`. A filter is checked against the
 from __future__ import annotations
 
 import decimal
+import operator
 from typing import Any, Callable, Mapping
 
 from penstock.errors import DeclarationError
@@ -48,14 +49,15 @@ def _condition(name: str, condition: Any, field: Field, what: str) -> dict[str, 
         condition = {"in": condition}
     elif not isinstance(condition, Mapping):
         condition = {"eq": condition}
-    result = {}
+    result: dict[str, Any] = {}
     for op, value in condition.items():
         if op not in OPERATORS:
             raise DeclarationError(f"{what}: {op!r} is not an operator of field {name!r}", hint=f"use {', '.join(OPERATORS)}")
         if op in ("lt", "le", "gt", "ge") and isinstance(field, (Enum, Bool)):
             raise DeclarationError(f"{what}: field {name!r} has no order, so {op!r} does not apply", hint="use eq, ne or in")
         if op == "in" and not isinstance(value, (list, tuple)):
-            raise DeclarationError(f'{what}: "in" of field {name!r} takes a list, not {value!r}', hint=f'{{"{name}": {{"in": [...]}}}}, or only {{"{name}": [...]}}')
+            raise DeclarationError(f'{what}: "in" of field {name!r} takes a list, not {value!r}',
+                                   hint=f'{{"{name}": {{"in": [...]}}}}, or only {{"{name}": [...]}}')
         try:
             if op == "in":
                 result[op] = sorted({field.canonical(one) for one in value})
@@ -110,8 +112,11 @@ def _holds(op: str, value: Any, wanted: Any) -> bool:
         return (value is None) == (op == "eq")
     if value is None:
         return False
-    return {"eq": lambda: value == wanted, "ne": lambda: value != wanted, "lt": lambda: value < wanted, "le": lambda: value <= wanted,
-            "gt": lambda: value > wanted, "ge": lambda: value >= wanted, "in": lambda: value in wanted}[op]()
+    return bool(_COMPARE[op](value, wanted))
+
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "in": lambda value, wanted: value in wanted}
 
 
 __all__ = ["Filter", "OPERATORS", "check_filter", "fields_of", "matches", "plain_filter"]

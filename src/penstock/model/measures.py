@@ -26,8 +26,8 @@ class Measure:
 
     def reads(self) -> set[str]:
         """The fields that it reads."""
-        names = {self.field} if getattr(self, "field", None) else set()
-        return names | (fields_of(self.where) if self.where else set())
+        name = getattr(self, "field", None)
+        return ({name} if name else set()) | (fields_of(self.where) if self.where else set())
 
     def to_json(self) -> dict[str, Any]:
         """The measure as pure data."""

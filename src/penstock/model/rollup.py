@@ -53,7 +53,8 @@ class By:
                 raise DeclarationError(f"{what}: {granularity!r} is there twice", hint=f"write it once, as {duration_text(width)!r}")
             self.keep[width] = duration(kept, f"{what}: keep of {granularity!r}")
             if self.keep[width] < width:
-                raise DeclarationError(f"{what}: {granularity!r} windows are kept {kept!r}, less than one window", hint=f'keep them {duration_text(width)!r} at least')
+                raise DeclarationError(f"{what}: {granularity!r} windows are kept {kept!r}, less than one window",
+                                       hint=f"keep them {duration_text(width)!r} at least")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -72,7 +73,8 @@ class Rollup:
     A record that no measure counts makes no cell. Raises DeclarationError, naming the field and the fix.
     """
 
-    def __init__(self, name: str, *, of: Schema, entity: str, measures: Mapping[str, Measure], by: Sequence[By] | By, where: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, name: str, *, of: Schema, entity: str, measures: Mapping[str, Measure], by: Sequence[By] | By,
+                 where: Mapping[str, Any] | None = None) -> None:
         what = f"roll-up {check_name(name, 'roll-up')!r}"
         if not isinstance(of, Schema):
             raise DeclarationError(f"{what}: of={of!r} is not a Schema", hint='ads = Schema("ads", ...), then of=ads')

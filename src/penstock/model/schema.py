@@ -40,7 +40,8 @@ class Schema:
                  derive: Mapping[str, Callable[..., Any] | Derived] | None = None, key: str | None = None, format: str = "json") -> None:
         self.name = check_name(name, "schema")
         if name.startswith("penstock_") or name.endswith(("_late", "_rejects")):
-            raise DeclarationError(f"schema {name!r} has a reserved name", hint="tables that begin with penstock_ are Penstock's own, and those that end with _late and _rejects another schema's")
+            raise DeclarationError(f"schema {name!r} has a reserved name",
+                                   hint="tables that begin with penstock_ are Penstock's own; those that end with _late or _rejects belong to the schema before that")
         if not isinstance(fields, Mapping):
             raise DeclarationError(f"schema {name!r}: fields are {fields!r}", hint='fields={"ts": Timestamp("ms"), ...}')
         self.fields: dict[str, Field] = {}

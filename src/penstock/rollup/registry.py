@@ -61,17 +61,14 @@ class Registry:
         start: where a generation begins: "earliest", "latest" or a time; needed for one that differs from what is served. Raises UsageError.
         """
         self.table.create(CONTROL_TABLE)
-        self._claim_names(definition)
         known = self.generations(definition.bolt)
         if definition.generation not in known:
             if known and start is None:
                 raise UsageError(f"{definition.bolt} has changed: generation {definition.generation} is new, and {self.published(definition.bolt)} is served",
                                  hint="say where the new one begins: --from earliest, --from latest or --from TIME; then `penstock publish` when it has caught up")
-        for data in definition.rollups:
-            rollup = Rollup.from_json(data)
-            for name, ttl in rollup.tables():
-                self.table.create(name, ttl=ttl)
-            self.table.create(index_table(rollup), ttl=max(ttl for _, ttl in rollup.tables()))
+        self._claim_names(definition)
+        for name, ttl in self._tables(definition, known).items():
+            self.table.create(name, ttl=ttl)
         incarnation = log.incarnation(topic)
         shards = [ShardId(definition.bolt, definition.generation, topic, incarnation, p) for p in range(log.partitions(topic))]
         for shard in shards:
@@ -80,20 +77,49 @@ class Registry:
                 first_time = definition.generation not in known
                 offset = resolve_start(log, topic, shard.partition, (start or "earliest") if first_time else "earliest")
                 self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(offset).encode())
-        self._set_once(f"generation/{definition.bolt}/{definition.generation}", definition.to_json())
+        self._register(definition)
         self._set_once(f"published/{definition.bolt}", {"generation": definition.generation})
         return shards
 
+    def _tables(self, definition: BoltDefinition, known: list[str]) -> dict[str, int]:
+        """The tables of a definition's roll-ups, and how long their cells must live: as long as the generation needs that keeps them longest."""
+        wanted: dict[str, int] = {}
+        others = [self.definition(definition.bolt, generation) for generation in known if generation != definition.generation]
+        for one in (definition, *others):
+            for rollup in map(Rollup.from_json, one.rollups):
+                ttls = dict(rollup.tables())
+                for name, ttl in {**ttls, index_table(rollup): max(ttls.values())}.items():
+                    if one is definition or name in wanted:
+                        wanted[name] = max(ttl, wanted.get(name, 0))
+        return wanted
+
+    def _register(self, definition: BoltDefinition) -> None:
+        """Record a definition. What changes without a new generation (how long cells are kept, ratios) is what readers go by from now on."""
+        row, data = f"generation/{definition.bolt}/{definition.generation}".encode(), json.dumps(definition.to_json(), sort_keys=True).encode()
+        found = self.table.get(CONTROL_TABLE, [(row, CONTROL_COLUMN)])[0]
+        if found != data:
+            self.table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, found, data)
+
     def _claim_names(self, definition: BoltDefinition) -> None:
-        for name in definition.makes:
-            found = self._set_once(f"provider/{name}", {"bolt": definition.bolt})
-            if found["bolt"] != definition.bolt:
-                raise ConfigurationError(f"{name.replace('/', ' ')} is made by {found['bolt']} already", hint=f"give the one of {definition.bolt} another name, or use another deployment")
+        mine = {"bolt": definition.bolt}
+        for claim in (self._get, lambda row: self._set_once(row, mine)):  # a bolt that is refused takes no name
+            for name in definition.makes:
+                found = claim(f"provider/{name}") or mine
+                if found != mine:
+                    raise ConfigurationError(f"{name.replace('/', ' ')} is made by {found['bolt']} already",
+                                             hint=f"give the one of {definition.bolt} another name, or use another deployment")
 
     def _set_once(self, row: str, value: dict[str, Any]) -> dict[str, Any]:
         data = json.dumps(value, sort_keys=True).encode()
         self.table.compare_and_set(CONTROL_TABLE, row.encode(), CONTROL_COLUMN, None, data)
         return self._get(row) or value
+
+    def _set(self, row: str, value: dict[str, Any]) -> None:
+        """What may change within a generation, how long cells are kept and ratios, is the last one's that was started."""
+        found = self._get(row)
+        if found != value:
+            old = None if found is None else json.dumps(found, sort_keys=True).encode()
+            self.table.compare_and_set(CONTROL_TABLE, row.encode(), CONTROL_COLUMN, old, json.dumps(value, sort_keys=True).encode())
 
     def _get(self, row: str) -> dict[str, Any] | None:
         found = self.table.get(CONTROL_TABLE, [(row.encode(), CONTROL_COLUMN)])[0]
@@ -136,15 +162,20 @@ class Registry:
         return BoltDefinition.from_json(found)
 
     def names(self, what: str) -> list[str]:
-        """All roll-ups ("rollup") or datasets ("dataset") that some bolt makes."""
-        return self._names(f"provider/{what}/")
+        """All roll-ups ("rollup") or datasets ("dataset") that some published generation makes."""
+        made = {one for bolt in self.bolts() for one in self.definition(bolt, self.published(bolt)).makes}
+        return [name for name in self._names(f"provider/{what}/") if f"{what}/{name}" in made]
 
     def provider(self, what: str, name: str) -> BoltDefinition:
         """The published definition of the bolt that makes a roll-up or a dataset. Raises NotFoundError."""
         found = self._get(f"provider/{what}/{name}") if CONTROL_TABLE in self.table.tables() else None
         if found is None:
             raise NotFoundError(f"there is no {'roll-up' if what == 'rollup' else what} {name!r} here", hint=f"there are {', '.join(self.names(what)) or 'none yet: run a topology first'}")
-        return self.definition(found["bolt"], self.published(found["bolt"]))
+        definition = self.definition(found["bolt"], self.published(found["bolt"]))
+        if f"{what}/{name}" not in definition.makes:
+            raise NotFoundError(f"{what} {name!r} is not made by the generation of {definition.bolt} that is served, {definition.generation}",
+                                hint="another one makes it: `penstock publish` serves that once it has caught up")
+        return definition
 
     def shards(self, bolt: str, generation: str) -> list[tuple[ShardId, Control]]:
         """A generation's shards with their control cells, as they are now."""

@@ -79,6 +79,8 @@ class Shard:
         self.busy = self.doubt = self.draining = False
         self.claim_at, self.claim_pause = 0, FIRST_PAUSE
         self.flush_at = 0
+        self.durable = self.at = Progress(0)
+        self.opened = 0
         self.pin: int | None = None
         self.folded = 0
         self.caught_up_at: int | None = None

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 MESSAGE_TIMEOUT = 120.0  # seconds until a tuple that is not answered for is failed
 TICK_EVERY = 1.0  # seconds
 REST = 0.002  # seconds to rest when nothing moved
+LOOK_EVERY, LOOK_AGAIN = 0.25, 0.02  # seconds between two looks at where everything is; once nothing is left to take
 EXPIRE_EVERY = 3600.0  # seconds between two looks for cells whose time is over
 RESTARTS, CALM = 5, 60.0  # a component that raised is started again; so often within so many seconds, and the run ends
 
@@ -137,7 +138,7 @@ class LocalRunner:
         """
         topics = {self.deployment.topic(pair.definition.schema["name"]) for pair in self.pairs}
         targets = {(topic, p): self.deployment.log.end(topic, p) for topic in topics for p in range(self.deployment.log.partitions(topic))}
-        tick_at = look_at = 0.0
+        tick_at = look_at = looked_at = 0.0
         expire_at = time.monotonic() + EXPIRE_EVERY
         try:
             for pair in self.pairs:
@@ -149,15 +150,13 @@ class LocalRunner:
                     tick_at = now + TICK_EVERY
                     self._tick(now)
                 moved = self._turn(now)
-                if now >= look_at:
-                    look_at = now + 0.25
+                if now >= look_at or (until_caught_up and not moved and self._hurry(targets) and now >= looked_at + LOOK_AGAIN):
+                    look_at, looked_at = now + LOOK_EVERY, now
                     positions = self.positions(targets)
                     if on_progress:
                         on_progress(positions)
-                    if until_caught_up:
-                        self._hurry(targets)
-                        if all(p.done and (p.control.caught_up_at is not None or self._grows(p)) for p in positions):
-                            break
+                    if until_caught_up and all(p.done and (p.control.caught_up_at is not None or self._grows(p)) for p in positions):
+                        break
                 if not moved:
                     time.sleep(REST)
                     if now >= expire_at and self.place[0] == 0:
@@ -174,12 +173,17 @@ class LocalRunner:
     def _grows(self, position: Position) -> bool:
         return self.deployment.log.end(position.shard.topic, position.shard.partition) > position.target
 
-    def _hurry(self, targets: dict[tuple[str, int], int]) -> None:
-        """Once all there was is taken, do not wait for the flush interval."""
+    def _hurry(self, targets: dict[tuple[str, int], int]) -> bool:
+        """Once a bolt has taken all there was, do not wait for its flush interval. Whether all bolts have."""
+        hurried = True
         for pair in self.pairs:
             shards = pair.bolt.component.shards.values() if pair.bolt.component else ()
             if shards and all(shard.control is not None and shard.at.offset >= targets[shard.identity.topic, shard.identity.partition] for shard in shards):
-                pair.bolt.component.drain(True)
+                if not pair.bolt.component.draining:
+                    pair.bolt.component.drain(True)
+            else:
+                hurried = False
+        return hurried
 
     def _turn(self, now: float) -> bool:
         """One message to every component that has something to do."""
