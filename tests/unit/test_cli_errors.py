@@ -1,4 +1,5 @@
 """Mistakes are said in a line, with what mends them, and end in the documented exit code; nobody sees a traceback who did not ask for one."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -47,23 +48,26 @@ def test_interrupted_is_130(problem: BaseException) -> None:
     assert raising(problem) == INTERRUPTED
 
 
-@pytest.mark.parametrize("arguments, part", [
-    (["run", "no/such/file.py"], "there is no file no/such/file.py"),
-    (["run", "no_such_module"], "there is no topology 'no_such_module'"),
-    (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18"], "nothing was ever written there"),
-    (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "status"], "neither field=value nor JSON"),
-    (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "{status"], "is not JSON"),
-    (["status", "--on", "nowhere"], "nowhere"),
-    (["produce", "page_analytics"], "name FILEs"),
-    (["produce", "page_analytics", "x.jsonl", "--generate", "5"], "not both"),
-    (["produce", "page_analytics", "--generate", "5"], "--generate makes ad events"),
-    (["produce", "page_analytics", "missing.jsonl"], "cannot read missing.jsonl"),
-    (["run", "page_analytics", "--from", "yesterday"], "'yesterday' is not a time"),
-    (["export", "page_analytics"], "say --hour TIME, or --due"),
-    (["new", "2fast"], "cannot be the name of a project"),
-    (["demo", "--traffic", "missing.log"], "cannot read missing.log"),
-    (["frobnicate"], "No such command"),
-])
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["run", "no/such/file.py"], "there is no file no/such/file.py"),
+        (["run", "no_such_module"], "there is no topology 'no_such_module'"),
+        (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18"], "nothing was ever written there"),
+        (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "status"], "neither field=value nor JSON"),
+        (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "{status"], "is not JSON"),
+        (["status", "--on", "nowhere"], "nowhere"),
+        (["produce", "page_analytics"], "name FILEs"),
+        (["produce", "page_analytics", "x.jsonl", "--generate", "5"], "not both"),
+        (["produce", "page_analytics", "--generate", "5"], "--generate makes ad events"),
+        (["produce", "page_analytics", "missing.jsonl"], "cannot read missing.jsonl"),
+        (["run", "page_analytics", "--from", "yesterday"], "'yesterday' is not a time"),
+        (["export", "page_analytics"], "say --hour TIME, or --due"),
+        (["new", "2fast"], "cannot be the name of a project"),
+        (["demo", "--traffic", "missing.log"], "cannot read missing.log"),
+        (["frobnicate"], "No such command"),
+    ],
+)
 def test_usage_errors(arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PENSTOCK_ON", raising=False)

@@ -1,4 +1,5 @@
 """Every command explains itself, its examples parse, and docs/cli.md says what the commands say."""
+
 from __future__ import annotations
 
 import shlex
@@ -38,8 +39,10 @@ def test_the_documentation_is_up_to_date() -> None:
 
 
 def test_help_loads_no_store_and_no_kernel() -> None:
-    code = ("import sys\nfrom penstock.cli import execute\nexecute(['--help'])\nexecute(['run', '--help'])\n"
-            "print([name for name in ('numpy', 'pyarrow', 'duckdb', 'streamparse', 'rich', 'penstock.kernels') if name in sys.modules], file=sys.stderr)")
+    code = (
+        "import sys\nfrom penstock.cli import execute\nexecute(['--help'])\nexecute(['run', '--help'])\n"
+        "print([name for name in ('numpy', 'pyarrow', 'duckdb', 'streamparse', 'rich', 'penstock.kernels') if name in sys.modules], file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert "Exit codes:" in done.stdout and "Examples:" in done.stdout

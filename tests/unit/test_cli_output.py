@@ -1,4 +1,5 @@
 """What commands print, and how they read what is typed."""
+
 from __future__ import annotations
 
 import json

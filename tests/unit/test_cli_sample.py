@@ -1,4 +1,5 @@
 """What `penstock check` says of a sample, against sets in plain Python."""
+
 from __future__ import annotations
 
 import json
@@ -16,14 +17,26 @@ HOUR, DAY = 3_600_000, 86_400_000
 START = 1_700_000_000_000 // DAY * DAY
 
 schema = Schema("clicks", time="ts", lateness="1d", fields={"ts": Timestamp("ms"), "site": String(), "kind": Enum("view", "click"), "user": Int()})
-by_site = Rollup("by_site", of=schema, entity="site", measures={"clicks": Count(where={"kind": "click"}), "users": Uniques("user", where={"kind": "click"})},
-                 by=[By(keep={"1h": "90d", "1d": "5y"}), By("kind", keep={"1d": "5y"})])
+by_site = Rollup(
+    "by_site",
+    of=schema,
+    entity="site",
+    measures={"clicks": Count(where={"kind": "click"}), "users": Uniques("user", where={"kind": "click"})},
+    by=[By(keep={"1h": "90d", "1d": "5y"}), By("kind", keep={"1d": "5y"})],
+)
 
 
 def events(count: int, seed: int = 3) -> list[dict[str, object]]:
     chance = random.Random(seed)
-    return [{"ts": START + chance.randrange(2 * DAY) if n else START + 2 * DAY, "site": f"s{chance.randrange(20)}", "kind": chance.choice(["view", "click"]), "user": chance.randrange(9)}
-            for n in range(count)]
+    return [
+        {
+            "ts": START + chance.randrange(2 * DAY) if n else START + 2 * DAY,
+            "site": f"s{chance.randrange(20)}",
+            "kind": chance.choice(["view", "click"]),
+            "user": chance.randrange(9),
+        }
+        for n in range(count)
+    ]
 
 
 def written(folder: Path, lines: list[str]) -> str:

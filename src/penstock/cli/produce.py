@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.base import command, load, notice_kernels, number_of, on_option, open_deployment, schemas_of, topology_argument
+from penstock.cli.base import INTERRUPTED, command, load, notice_kernels, number_of, on_option, open_deployment, say, schemas_of, topology_argument
 from penstock.cli.output import Meter, meter, number, pairs
 from penstock.errors import NotFoundError, UsageError
 
@@ -58,7 +58,14 @@ def produce(
     notice_kernels()
     with open_deployment(on, must_exist=False) as deployment, meter() as shown:
         topic = create_topic(deployment, schema, partitions)
-        made = generate_events(deployment, schema, generate, seed, shown) if generate is not None else produce_files(deployment, schema, files, format_, shown)
+        try:
+            made = (
+                generate_events(deployment, schema, generate, seed, shown) if generate is not None else produce_files(deployment, schema, files, format_, shown)
+            )
+        except KeyboardInterrupt:
+            ends = [deployment.log.end(topic, partition) for partition in range(deployment.log.partitions(topic))]
+            say(f"interrupted: the {number(sum(ends))} records that topic {topic} has now are durable, the rest of the input is not there")
+            return INTERRUPTED
     pairs(
         [
             ("topic", topic),

@@ -104,18 +104,17 @@ class Progress:
 
     def update(self, positions: list[Position]) -> None:
         """Called by a runner several times a second. Counts what this run has taken, of what was there for it to take."""
-        sums: dict[str, list[int]] = {}
+        sums: dict[tuple[str, str], list[int]] = {}
         for position in positions:
-            first = self.first.setdefault(position.shard, position.control.done.offset)
-            end = position.target if self.until_caught_up else self.deployment.log.end(position.shard.topic, position.shard.partition)
-            taken, total, durable, lag = sums.setdefault(f"{position.shard.bolt.partition('.')[2]} {position.shard.generation[:6]}", [0, 0, 0, 0])
-            sums[f"{position.shard.bolt.partition('.')[2]} {position.shard.generation[:6]}"] = [
-                taken + max(0, position.taken - first),
-                total + max(0, end - first),
-                durable + position.control.done.offset - first,
-                lag + max(0, end - position.control.done.offset),
-            ]
-        for name, (taken, total, durable, lag) in sums.items():
+            shard, committed = position.shard, position.control.done.offset
+            first = self.first.setdefault(shard, committed)
+            end = position.target if self.until_caught_up else self.deployment.log.end(shard.topic, shard.partition)
+            numbers = max(0, position.taken - first), max(0, end - first), committed - first, max(0, end - committed)
+            known = sums.setdefault((shard.bolt.partition(".")[2], shard.generation), [0, 0, 0, 0])
+            sums[shard.bolt.partition(".")[2], shard.generation] = [before + more for before, more in zip(known, numbers)]
+        bolts = [bolt for bolt, _ in sums]
+        for (bolt, generation), (taken, total, durable, lag) in sums.items():
+            name = bolt if bolts.count(bolt) == 1 else f"{bolt} {generation[:6]}"
             detail = f"{durable:,} durable" if self.until_caught_up else f"{durable:,} durable, lag {lag:,}"
             self.shown.update(name, min(taken, total) if self.until_caught_up else taken, total, detail=detail)
 

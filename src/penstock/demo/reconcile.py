@@ -94,15 +94,15 @@ def accounting(deployment: Deployment, definitions: list[BoltDefinition], connec
 
     verdicts = {(part, verdict): count for part, verdict, count in connection.execute("SELECT part, verdict, count(*) FROM events GROUP BY ALL").fetchall()}
     for definition in definitions:
-        topic = deployment.topic(definition.schema["name"])
+        topic, name = deployment.topic(definition.schema["name"]), definition.bolt.partition(".")[2]
         controls = {shard.partition: control for shard, control in Registry(deployment.table).shards(definition.bolt, definition.generation)}
         yield compare(
-            f"{definition.bolt}: offsets = accepted + rejected + late + skipped + lost",
+            f"{name}: offsets = accepted + rejected + late + skipped + lost",
             {p: control.done.counted for p, control in controls.items()},
             {p: deployment.log.end(topic, p) - control.start for p, control in controls.items()},
         )
-        ours = {(p, name): getattr(control.done, name) for p, control in controls.items() for name in COUNTS}
-        yield compare(f"{definition.bolt}: {' / '.join(COUNTS)}", ours, verdicts, by_verdict)
+        ours = {(p, verdict): getattr(control.done, verdict) for p, control in controls.items() for verdict in COUNTS}
+        yield compare(f"{name}: {' / '.join(COUNTS)}", ours, verdicts, by_verdict)
 
 
 def by_verdict(sums: Mapping[Any, Any]) -> str:
