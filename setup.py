@@ -36,5 +36,6 @@ TOP = ("spouts", "bolts", "topologies")
 setup(
     packages=find_packages("src") + [f"penstock.{name}" for name in TOP],
     package_dir={"": "src", **{f"penstock.{name}": name for name in TOP}},
+    package_data={"penstock.kernels": ["*.pxd", "*.pyi"], "penstock.scaffold": ["project/**/*.tmpl", "project/*.tmpl"]},
     ext_modules=extensions(),
 )

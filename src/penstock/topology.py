@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator
+from typing import Any
 
 import streamparse
 from streamparse.dsl.component import ComponentSpec
@@ -17,10 +17,12 @@ from streamparse.dsl.topology import TopologyType
 
 from penstock.bolts.base import BatchBolt
 from penstock.errors import ConfigurationError, DeclarationError, NotFoundError
-from penstock.model import Rollup, Schema
 from penstock.model.fields import check_name
 from penstock.rollup.registry import BoltDefinition
 from penstock.spouts.base import CONFIG, BatchSpout
+
+
+RESERVED = {"config", "definitions", "read", "specs", "thrift_bolts", "thrift_spouts", "thrift_topology", "to_flux_dict", "topology_name", "write"}
 
 
 def snake(name: str) -> str:
@@ -87,21 +89,6 @@ class Topology(streamparse.Topology, metaclass=_TopologyType):
 
     definitions: dict[str, BoltDefinition]
     topology_name: str
-
-    @classmethod
-    def schemas(cls) -> list[Schema]:
-        """The schemas that its spouts read, each once."""
-        found: dict[str, Schema] = {}
-        for definition in cls.definitions.values():
-            schema = Schema.from_json(definition.schema)
-            found.setdefault(schema.name, schema)
-        return list(found.values())
-
-    @classmethod
-    def rollups(cls) -> Iterator[Rollup]:
-        """All roll-ups of its bolts."""
-        for definition in cls.definitions.values():
-            yield from map(Rollup.from_json, definition.rollups)
 
 
 def load_topology(name: str) -> type[Topology]:

@@ -100,6 +100,11 @@ def test_a_loaded_hour_is_due_again_only_when_its_files_changed_and_the_interval
     assert due(archive, at(NOW), ledger=[ledger_row(archive, H, loaded_at=0)]) == []
 
 
+def test_an_hour_that_another_generation_loaded_stays_as_it_is() -> None:
+    old, new = holding(entry(H)), holding(dataclasses.replace(entry(H), shard="n-ads-i-0"), dataclasses.replace(entry(H + HOUR), shard="n-ads-i-0"))
+    assert due(new, at(H + DAY), ledger=[ledger_row(old, H, NOW - DAY)]) == [H + HOUR]
+
+
 def test_the_index_is_read_when_the_hours_are_asked_for_and_only_then() -> None:
     archive = holding()
     progress = at(NOW)  # read first

@@ -7,6 +7,7 @@ from typing import Iterator, Sequence
 import numpy as np
 
 from penstock.kernels import BreakdownKeys, Delta, RollupPlan
+from penstock.rollup import heap
 from penstock.rollup.calls import Call, Job, until_answered
 from penstock.rollup.control import NO_WATERMARK, ShardId
 from penstock.rollup.fold import Folding, index_cell, index_table
@@ -15,8 +16,10 @@ from penstock.rollup.reader import Run
 from penstock.rollup.shard import Shard, Surroundings
 from penstock.table import Cell, Key
 
+MANY = 100_000  # offsets in a flush that leave much behind in memory
 CHUNK = 20_000  # cells in one call to the table
-MEMORY = 96 << 20  # bytes of cells that a shard keeps; more is dropped and read again
+MOST_INDEXED = 100_000  # index rows that are known to be written; they are written again if they are not
+MEMORY = 16 << 20  # bytes of cells that a shard keeps; more is dropped and read again
 
 
 @dataclasses.dataclass
@@ -69,6 +72,7 @@ class RollupShard(Shard):
 
     def flush(self) -> Job:
         self.flush_at = self.around.now()
+        first = self.durable.offset
         end, deltas = self.cuts[0] if self.cuts else self.cut()
         pieces = yield from self.load(deltas)
         if not (yield from self.swap(self.control, self.next_control(flushing=end.offset, timestamp=self.next_timestamp()))):
@@ -80,6 +84,8 @@ class RollupShard(Shard):
         self.ack(end.offset)
         yield from self.fold()
         self.trim()
+        if end.offset - first >= MANY:
+            yield Call("release memory", heap.release)
         return True
 
     def load(self, deltas: Sequence[Delta]) -> Job:
@@ -165,7 +171,7 @@ class RollupShard(Shard):
                 memory.shrink(MEMORY * memory.nbytes // total // 2)
         for end in [end for end in self.indexed if end <= until]:
             del self.indexed[end]
-        if sum(map(len, self.indexed.values())) > 500_000:
+        if sum(map(len, self.indexed.values())) > MOST_INDEXED:
             self.indexed.clear()
 
 

@@ -233,7 +233,7 @@ class SqliteTable:
     def _connect(self) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self._readonly else 'rwc'}"
         connection = sqlite3.connect(uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False)
-        settings = ["temp_store = MEMORY", "cache_size = -32768", "mmap_size = 268435456"]
+        settings = ["temp_store = MEMORY", "cache_size = -8192"]
         if not self._readonly:
             # fullfsync is for macOS, where fsync alone does not reach the disk. A checkpoint every 4000 pages (32 MiB) writes a hot page back less often.
             settings += [f"page_size = {_PAGE_SIZE}", "journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON",

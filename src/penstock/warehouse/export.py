@@ -11,7 +11,7 @@ read after the cell has all that the cell promises; the other way round an hour 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from penstock.archive import Archive
@@ -83,11 +83,18 @@ def due_hours(archive: Archive, dataset: str, progress: Sequence[PartitionProgre
 
 
 def _changed(archive: Archive, loaded: LedgerRow) -> bool:
-    """Whether the hour has other files than it was loaded from."""
+    """Whether the hour has other files than it was loaded from. One that was loaded from another generation stays as it is: whether this one
+    holds all of it is not to be seen from the files."""
     try:
-        return loaded.manifest_hash != manifest_of(archive, loaded.dataset, loaded.hour).hash
+        manifest = manifest_of(archive, loaded.dataset, loaded.hour)
+        return loaded.manifest_hash != manifest.hash and _generations(manifest.ranges) == _generations(loaded.ranges)
     except CorruptionError:
         return True  # exporting the hour meets the error again, and reports it for this hour alone
+
+
+def _generations(shards: Iterable[str]) -> set[str]:
+    """The generations that shards are of: what their names begin with."""
+    return {shard.partition("-")[0] for shard in shards}
 
 
 def export_hour(archive: Archive, warehouse: Warehouse, dataset: Dataset, hour: int, now: int) -> ExportResult:
