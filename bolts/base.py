@@ -17,6 +17,7 @@ from penstock.deployment import Deployment
 from penstock.errors import DeclarationError, InternalError
 from penstock.model import Schema, fingerprint
 from penstock.model.units import duration
+from penstock.rollup import heap
 from penstock.rollup.calls import Call, Job, until_answered
 from penstock.rollup.control import ShardId
 from penstock.rollup.driver import Driver
@@ -108,6 +109,7 @@ class BatchBolt(Bolt):
 
     def initialize(self, storm_conf: dict[str, Any], context: dict[str, Any]) -> None:
         """Called by Storm, or the local runner, before anything else."""
+        heap.tune()
         self.settings: dict[str, Any] = json.loads(storm_conf[CONFIG])
         if self.deployment is None:
             self.deployment = Deployment.from_json(storm_conf[DEPLOYMENT])

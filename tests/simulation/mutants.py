@@ -97,7 +97,7 @@ def reuse_timestamp() -> Patches:
 
 def fold_early() -> Patches:
     """A window is folded at its end, without waiting for the lateness."""
-    return [(RollupShard, "fold_until", lambda self: self.durable.watermark)]
+    return [(RollupShard, "fold_until", lambda self, durable: durable.watermark)]
 
 
 # Beyond the nine that must be there: the other rules of the protocol.
@@ -110,7 +110,7 @@ def wall_clock() -> Patches:
 
 def fold_unflushed() -> Patches:
     """A window is folded by the watermark of what was taken, not of what is durable."""
-    return [(RollupShard, "fold_until", lambda self: self.at.watermark - self.around.reader.schema.lateness)]
+    return [(RollupShard, "fold_until", lambda self, durable: self.at.watermark - self.around.reader.schema.lateness)]
 
 
 def forget_index() -> Patches:

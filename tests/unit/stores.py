@@ -34,6 +34,7 @@ class StepDriver:
         self.job: Any = None
         self.waiting: Any = None
         self.made: list[str] = []
+        self.ended = False
 
     def poke(self) -> None:
         """Nothing goes on by itself."""
@@ -44,6 +45,8 @@ class StepDriver:
 
     def step(self) -> bool:
         """Begin the job that is due, or make the call that one waits for. Whether there was anything to do."""
+        if self.ended:
+            return False
         if self.job is None:
             self.job = next((job for job in (shard.work() for shard in self.shards()) if job is not None), None)
             return self._resume(None, None) if self.job is not None else False
@@ -63,7 +66,7 @@ class StepDriver:
         except StopIteration:
             self.job = self.waiting = None
         except Exception as problem:  # noqa: BLE001 - as the thread that steps jobs does
-            self.job = self.waiting = None
+            self.job, self.waiting, self.ended = None, None, True
             self.failed(problem)
         return True
 
@@ -169,12 +172,17 @@ class Bench:
         """The jobs that are due, to their ends."""
         bolt.component.driver.run(until=until)
 
+    def due(self, bolt: Task, *, until: str = "") -> None:
+        """Let the bolt claim what it was given, let the flush interval pass, and the flush begin."""
+        self.work(bolt)
+        self.later(self.flush / SECOND + 0.001)
+        self.work(bolt, until=until)
+
     def flushed(self, bolt: Task) -> list[str]:
-        """Let the flush interval pass, and all that is due be done; the replies."""
-        self.later(self.flush / SECOND + 0.001)
-        self.work(bolt)
-        self.later(self.flush / SECOND + 0.001)
-        self.work(bolt)
+        """Let flush intervals pass: for a claim, a flush, its commit; the replies."""
+        for _ in range(4):
+            self.later(self.flush / SECOND + 0.001)
+            self.work(bolt)
         return replies(bolt)
 
     def archived(self, dataset: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from penstock.log.batches import FIRST, NEXT, POSITION, SIZE, TIMESTAMP, Walk, c
 from penstock.kernels.encode import walk_batches
 from penstock.kernels.framing import HEADER_BYTES
 
+WALK_BYTES = 1 << 22  # read at a time to index a segment
 INDEX_BYTES = 1 << 18  # one entry of the index a quarter of a MiB
 SUFFIX = ".log"
 
@@ -38,6 +39,8 @@ class Segment:
 
     def position_of(self, offset: int, limit: int) -> int:
         """Where the batch that holds `offset` begins."""
+        if offset == self.first:
+            return 0  # from the beginning, where most readers start, there is nothing to look up
         self._extend(limit)
         at = self._positions[bisect.bisect_right(self._offsets, offset) - 1]
         while True:
@@ -78,17 +81,14 @@ class Segment:
         return self.read(position, limit, size)[1]
 
     def _extend(self, limit: int) -> None:
-        if self._indexed >= limit:
-            return
-        with mmap.mmap(self.descriptor, limit, prot=mmap.PROT_READ) as view, memoryview(view) as data:
-            rows = walk(data, self._indexed, limit, str(self.path))
-        for row in rows.tolist():
-            self._largest = max(self._largest, row[TIMESTAMP])
-            if not self._positions or row[POSITION] >= self._positions[-1] + INDEX_BYTES:
-                self._offsets.append(row[FIRST])
-                self._positions.append(row[POSITION])
-                self._timestamps.append(self._largest)
-            self._indexed = row[POSITION] + row[SIZE]
+        while self._indexed < limit:
+            for row in self.walk(self._indexed, limit, WALK_BYTES).tolist():
+                self._largest = max(self._largest, row[TIMESTAMP])
+                if not self._positions or row[POSITION] >= self._positions[-1] + INDEX_BYTES:
+                    self._offsets.append(row[FIRST])
+                    self._positions.append(row[POSITION])
+                    self._timestamps.append(self._largest)
+                self._indexed = row[POSITION] + row[SIZE]
 
     def valid_end(self, position: int, expected: int) -> tuple[int, int]:
         """How far from `position` on the file holds whole batches with right checksums and offsets that go on from `expected`.

@@ -55,14 +55,14 @@ class Folding:
         """Where the index rows of a coarse window, and the ones after it, begin."""
         return self.generation + self.shard + _HEAD.pack(self.breakdown, coarser // SECOND, window + _BIAS, 0)[:-2]
 
-    def index_row(self, row: bytes, window: int) -> tuple[int, bytes]:
-        """The index row that a cell of the finer granularity needs, and the event time at which its coarse window ends."""
+    def index_row(self, row: bytes, window: int) -> bytes:
+        """The index row that a cell of the finer granularity needs."""
         return self._index_row(row, window * self.finer // self.coarser, self.coarser)
 
-    def _index_row(self, row: bytes, coarse_window: int, coarser: int) -> tuple[int, bytes]:
+    def _index_row(self, row: bytes, coarse_window: int, coarser: int) -> bytes:
         head, _, tail = row_parts(self.plan, self.breakdown, row)
         packed = _HEAD.pack(self.breakdown, coarser // SECOND, coarse_window + _BIAS, len(head))
-        return (coarse_window + 1) * coarser, self.generation + self.shard + packed + head + tail
+        return self.generation + self.shard + packed + head + tail
 
     def run(self, table: Table, folded: int, until: int, stamp: int, put: Callable[[str, list[Cell]], Call]) -> Job:
         """Fold the windows that end after `folded` and by `until` (event times); `stamp` is the offset that all their records lie before."""
@@ -100,7 +100,7 @@ class Folding:
                 row = head + (window // coarser.span).to_bytes(4, "big") + tail
                 cells.append((row, column_key(self.generation, window % coarser.span, self.shard), merge_cells(self.plan, inner, stamp)))
                 if self.coarsest:
-                    index.append(index_cell(self._index_row(row, window * self.coarser // self.coarsest, self.coarsest)[1]))
+                    index.append(index_cell(self._index_row(row, window * self.coarser // self.coarsest, self.coarsest)))
         if index:
             yield from until_answered(put(index_table(self.plan.rollup), index))
         if cells:

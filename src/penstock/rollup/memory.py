@@ -36,10 +36,11 @@ class CellMemory:
         old = np.flatnonzero(keys.windows <= self.horizon)
         return known, [position for position in old.tolist() if known[position] is None]
 
-    def keep(self, keys: BreakdownKeys, cells: Iterable[bytes | None]) -> None:
-        """Remember what was put; a cell that was left as it is (None) keeps its place."""
+    def keep(self, keys: BreakdownKeys, cells: Iterable[bytes | None], closed: int) -> None:
+        """Remember what was put; a cell that was left as it is (None) keeps its place. Windows before `closed` are not worth it: nothing changes them any more."""
+        self.horizon = max(self.horizon, closed - 1)
         for window, key, cell in zip(keys.windows.tolist(), zip(keys.rows, keys.columns), cells):
-            if cell is not None:
+            if cell is not None and window >= closed:
                 held = self.windows.get(window)
                 if held is None:
                     held = self.windows[window] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from penstock.kernels import BreakdownKeys, Delta, RollupPlan
 from penstock.rollup import heap
 from penstock.rollup.calls import Call, Job, until_answered
-from penstock.rollup.control import NO_WATERMARK, ShardId
+from penstock.rollup.control import NO_WATERMARK, Progress, ShardId
 from penstock.rollup.fold import Folding, index_cell, index_table
 from penstock.rollup.memory import CellMemory
 from penstock.rollup.reader import Run
@@ -43,7 +43,7 @@ class RollupShard(Shard):
         self.generation = bytes.fromhex(identity.generation)
         self.deltas: list[Delta] = []
         self.memory: dict[tuple[int, int], CellMemory] = {}
-        self.indexed: dict[int, set[bytes]] = {}  # by coarse window's end: index rows written already
+        self.indexed: dict[tuple[str, int, int], set[bytes]] = {}  # by roll-up, breakdown and end of the coarse window: rows whose index entry is written
 
     def open(self) -> None:
         self.deltas = self.new_deltas()
@@ -78,7 +78,7 @@ class RollupShard(Shard):
         if not (yield from self.swap(self.control, self.next_control(flushing=end.offset, timestamp=self.next_timestamp()))):
             return False
         for piece in pieces:
-            yield from self.put(piece, end.offset)
+            yield from self.put(piece, end)
         self.durable = end
         self.cuts.pop(0)
         self.ack(end.offset)
@@ -102,17 +102,18 @@ class RollupShard(Shard):
                 pieces.append(_Piece(plan, delta, keys, memory, stored, set(missing)))
         return pieces
 
-    def put(self, piece: _Piece, end: int) -> Job:
+    def put(self, piece: _Piece, end: Progress) -> Job:
         """Put a breakdown's cells, each new one's index entry before it."""
         keys = piece.keys
-        cells = self.merged(piece, end)
+        cells = self.merged(piece, end.offset)
         for index_rows in chunks(self.index_rows(piece)):
             yield from until_answered(self.put_call(index_table(piece.plan.rollup), [index_cell(row) for row in index_rows]))
-        changed = [(row, column, cell) for row, column, cell in zip(keys.rows, keys.columns, cells) if cell is not None]
-        for some in chunks(changed):
+        changed = sorted((row, column, cell) for row, column, cell in zip(keys.rows, keys.columns, cells) if cell is not None)
+        for some in chunks(changed):  # in the table's own order, which it takes in fastest
             yield from until_answered(self.put_call(keys.table, some))
-        piece.memory.keep(keys, [cell if cell is not None else stored if i in piece.loaded else None for i, (cell, stored) in enumerate(zip(cells, piece.stored))]
-                          if piece.loaded else cells)
+        if piece.loaded:
+            cells = [stored if cell is None and i in piece.loaded else cell for i, (cell, stored) in enumerate(zip(cells, piece.stored))]
+        piece.memory.keep(keys, cells, self.fold_until(end) // keys.width)
 
     def merged(self, piece: _Piece, end: int) -> list[bytes | None]:
         """Each cell with the delta in it; None for one that an owner before us has put with these records in it."""
@@ -123,14 +124,14 @@ class RollupShard(Shard):
         folding = Folding.of(piece.plan, piece.keys.index, self.generation, self.identity.key)
         if not folding:
             return []
-        new = []
-        for i, stored in enumerate(piece.stored):
+        first, new = folding[0], []
+        ends = ((piece.keys.windows * first.finer // first.coarser + 1) * first.coarser).tolist()
+        for row, window, end, stored in zip(piece.keys.rows, piece.keys.windows.tolist(), ends, piece.stored):
             if stored is None:
-                end, row = folding[0].index_row(piece.keys.rows[i], int(piece.keys.windows[i]))
-                known = self.indexed.setdefault(end, set())
-                if row not in known:
+                known = self.indexed.setdefault((piece.plan.rollup.name, piece.keys.index, end), set())
+                if row not in known:  # a cell's row and the end of its coarse window tell its index row
                     known.add(row)
-                    new.append(row)
+                    new.append(first.index_row(row, window))
         return sorted(new)
 
     def get(self, table: str, keys: list[Key]) -> Call:
@@ -145,13 +146,13 @@ class RollupShard(Shard):
 
     # Folding: windows that nothing can change any more, one granularity after the other.
 
-    def fold_until(self) -> int:
-        """Windows that end by this event time cannot change: no record behind it will be accepted, and all before it are durable."""
-        return max(self.durable.watermark - self.around.reader.schema.lateness, NO_WATERMARK)
+    def fold_until(self, durable: Progress) -> int:
+        """Windows that end by this event time cannot change once `durable` is: no record behind it will be accepted."""
+        return max(durable.watermark - self.around.reader.schema.lateness, NO_WATERMARK)
 
     def fold(self) -> Job:
         """Compute the coarser cells of closed windows from the finer ones, which the table lists."""
-        until = self.fold_until()
+        until = self.fold_until(self.durable)
         if until <= self.folded:
             return
         for plan in self.plans:
@@ -162,15 +163,15 @@ class RollupShard(Shard):
 
     def trim(self) -> None:
         """Forget what cannot change, and the oldest of the rest if it is too much."""
-        until = self.fold_until()
+        until = self.fold_until(self.durable)
         total = sum(memory.nbytes for memory in self.memory.values())
         for (r, breakdown), memory in self.memory.items():
             width = self.plans[r].rollup.by[breakdown].widths[0]
             memory.close(until // width)
             if total > MEMORY:
                 memory.shrink(MEMORY * memory.nbytes // total // 2)
-        for end in [end for end in self.indexed if end <= until]:
-            del self.indexed[end]
+        for key in [key for key in self.indexed if key[2] <= until]:
+            del self.indexed[key]
         if sum(map(len, self.indexed.values())) > MOST_INDEXED:
             self.indexed.clear()
 

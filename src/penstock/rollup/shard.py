@@ -46,6 +46,10 @@ class Delivery:
     data: bytes
     caught_up: bool
 
+    def taken(self) -> Delivery:
+        """What is kept until it is answered for: all but the bytes, which are a flush's worth in the end."""
+        return dataclasses.replace(self, data=b"")
+
 
 class Surroundings(Protocol):
     """What a shard needs of its bolt. Time, randomness and every outside call come in through it."""
@@ -126,12 +130,12 @@ class Shard:
         elif delivery.previous > expected:
             self.beyond(delivery)
         else:
-            self.waiting.append(delivery)
+            self.waiting.append(delivery.taken())
             self.take(delivery, expected)
 
     def taken_before(self, delivery: Delivery) -> None:
         """Taken before and not yet durable: its ack joins the flush that covers it."""
-        self.waiting.append(delivery)
+        self.waiting.append(delivery.taken())
 
     def beyond(self, delivery: Delivery) -> None:
         """Something between was lost or overtaken: fail, so that the spout goes back; and see whether the shard is still ours."""
