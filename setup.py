@@ -10,6 +10,7 @@ import os
 
 from setuptools import Extension, find_packages, setup
 
+CORES = os.cpu_count() or 1
 DEBUG = bool(os.environ.get("PENSTOCK_DEBUG"))
 
 
@@ -29,13 +30,14 @@ def extensions():
         for source in sources
     ]
     directives = {"language_level": 3, "boundscheck": DEBUG, "wraparound": False, "cdivision": True, "embedsignature": True}
-    return cythonize(modules, compiler_directives=directives, annotate=bool(os.environ.get("PENSTOCK_ANNOTATE")), include_path=["src"])
+    return cythonize(modules, compiler_directives=directives, annotate=bool(os.environ.get("PENSTOCK_ANNOTATE")), include_path=["src"], nthreads=CORES)
 
 
 TOP = ("spouts", "bolts", "topologies")
 setup(
     packages=find_packages("src") + [f"penstock.{name}" for name in TOP],
     package_dir={"": "src", **{f"penstock.{name}": name for name in TOP}},
-    package_data={"penstock.kernels": ["*.pxd", "*.pyi"], "penstock.scaffold": ["project/**/*.tmpl", "project/*.tmpl"]},
+    package_data={"penstock.kernels": ["*.pxd", "*.pyi"], "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"]},
     ext_modules=extensions(),
+    options={"build_ext": {"parallel": CORES}},
 )

@@ -59,17 +59,18 @@ class Deployment:
             return cls(on, {"local": str(Path(rest).expanduser().resolve())})
         path = config or find_config()
         if path is None:
-            raise ConfigurationError(f"deployment {on!r}: there is no {CONFIG_FILE} here or above", hint=f"use --on local:DIR, or write a {CONFIG_FILE} with a table [{on}]")
+            raise ConfigurationError(f"deployment {on!r}: there is no {CONFIG_FILE} here or above",
+                                     hint=f"use --on local:DIR, or write a {CONFIG_FILE} with a table [{on}]")
         try:
             tables = tomllib.loads(path.read_text())
         except (OSError, tomllib.TOMLDecodeError) as problem:
             raise ConfigurationError(f"{path} cannot be read: {problem}", hint="it is TOML with one table a deployment") from None
         if on not in tables:
             raise ConfigurationError(f"{path} has no deployment {on!r}", hint=f"it has {', '.join(tables) or 'none'}")
-        settings = dict(tables[on])
-        unknown = sorted(set(settings) - KEYS)
-        if unknown or not isinstance(settings.get("local"), str):
-            raise ConfigurationError(f"{path}, [{on}]: " + (f"unknown setting {', '.join(unknown)}" if unknown else "no local folder"), hint=f"settings are {', '.join(sorted(KEYS))}")
+        settings = dict(tables[on]) if isinstance(tables[on], dict) else {}
+        wrong = mistake(settings)
+        if wrong:
+            raise ConfigurationError(f"{path}, [{on}]: {wrong}", hint=f"settings are {', '.join(sorted(KEYS))}")
         settings["local"] = str((path.parent / Path(settings["local"]).expanduser()).resolve())
         return cls(on, settings)
 
@@ -161,6 +162,20 @@ class Deployment:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def mistake(settings: dict[str, Any]) -> str | None:
+    """What cannot work about a table of `penstock.toml`."""
+    unknown, partitions, topics = sorted(set(settings) - KEYS), settings.get("partitions", 1), settings.get("topics", {})
+    if unknown:
+        return f"unknown setting {', '.join(unknown)}"
+    if not isinstance(settings.get("local"), str):
+        return "no local folder"
+    if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
+        return f"partitions = {partitions!r} is not a number of partitions"
+    if not isinstance(topics, dict) or not all(isinstance(topic, str) for topic in topics.values()):
+        return "topics is not a table of schema = topic, such as {ads = \"ads-v2\"}"
+    return None
 
 
 def find_config() -> Path | None:

@@ -55,7 +55,7 @@ class _TopologyType(TopologyType):
         for name, spec in bolts.items():
             if id(spec.source) in fed:
                 raise DeclarationError(f"topology {classname}: bolts {fed[id(spec.source)]!r} and {name!r} share a spout",
-                                       hint="give each its own KafkaSpout.spec(...): one that stalls must not hold back the other, and reading the log once more is cheap")
+                                       hint="give each its own KafkaSpout.spec(...): one that stalls must not hold back the other; reading twice is cheap")
             fed[id(spec.source)] = name
             definitions[name] = BoltDefinition(bolt=f"{topology}.{name}", **spec.makes)
             common = {"bolt": definitions[name].bolt, "generation": definitions[name].generation, "schema": definitions[name].schema, "flush": spec.flush,
@@ -105,7 +105,8 @@ def load_topology(name: str) -> type[Topology]:
             raise NotFoundError(f"{place} has no topology {wanted!r}", hint=f"it has {', '.join(found) or 'none'}")
         return found[wanted]
     if len(found) != 1:
-        raise NotFoundError(f"{place} holds {len(found)} topologies", hint=f"say which: {', '.join(f'{place}:{n}' for n in found)}" if found else "a topology is a class that derives from penstock.Topology")
+        raise NotFoundError(f"{place} holds {len(found)} topologies",
+                            hint=f"say which: {', '.join(f'{place}:{n}' for n in found)}" if found else "one is a class that derives from penstock.Topology")
     return next(iter(found.values()))
 
 

@@ -1,4 +1,5 @@
-"""A deployment in memory, whose clock and jobs move when a test says so."""
+"""A deployment in memory, whose clock and jobs move when a test says so; and the events that tests of bolts share."""
+
 from __future__ import annotations
 
 import io
@@ -6,30 +7,53 @@ import itertools
 import json
 from typing import Any, Callable, Collection, Sequence
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-
-from penstock.archive.memory import MemoryArchive
 from penstock.bolts.base import BatchBolt
+from penstock.spouts.base import CONFIG, DEPLOYMENT
+from penstock.spouts.kafka import KafkaSpout
+
+from penstock import Enum, Int, String, Timestamp, derived
+from penstock.archive.memory import MemoryArchive
 from penstock.kernels.encode import encode_list
 from penstock.log.memory import MemoryLog
 from penstock.model import Schema
+from penstock.model.units import HOUR, MINUTE
 from penstock.rollup.calls import Call, Pause
 from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.rollup.shard import Limits, Shard
 from penstock.runner.wire import TICK, Task
-from penstock.spouts.base import CONFIG, DEPLOYMENT
-from penstock.spouts.kafka import KafkaSpout
 from penstock.table.memory import MemoryTable
 
 NOW = 1_700_000_000_000_000
 SECOND = 1_000_000
+T0 = NOW // HOUR * HOUR  # the start of an hour
+
+
+@derived(String(default="none"), of=["k"])
+def parity(k: pa.Array) -> pa.Array:
+    return pa.array([None if one == 0 else "odd" if one % 2 else "even" for one in k.to_pylist()], pa.string())
+
+
+EVENTS = Schema(
+    "events",
+    time="ts",
+    lateness="10m",
+    ahead="1h",
+    derive={"parity": parity},
+    fields={"ts": Timestamp("ms"), "k": Int(), "kind": Enum("a", "b", default="a"), "note": String(nullable=True), "amount": Int(default=0)},
+)
+
+
+def event(minutes: float = 0.0, k: int = 1, **more: Any) -> dict[str, Any]:
+    return {"ts": (T0 + int(minutes * MINUTE)) // 1000, "k": k, **more}
 
 
 class StepDriver:
     """Steps the jobs of a bolt's shards, call by call, when told to."""
 
-    def __init__(self, stores: "Stores", shards: Callable[[], Collection[Shard]], failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, stores: Stores, shards: Callable[[], Collection[Shard]], failed: Callable[[BaseException], None]) -> None:
         self.stores, self.shards, self.failed = stores, shards, failed
         self.job: Any = None
         self.waiting: Any = None
@@ -56,7 +80,7 @@ class StepDriver:
         self.made.append(self.waiting.name)
         try:
             answer = self.waiting.make()
-        except Exception as problem:  # noqa: BLE001 - the job decides what an error means
+        except Exception as problem:
             return self._resume(None, problem)
         return self._resume(answer, None)
 
@@ -65,7 +89,7 @@ class StepDriver:
             self.waiting = self.job.throw(problem) if problem else self.job.send(answer)
         except StopIteration:
             self.job = self.waiting = None
-        except Exception as problem:  # noqa: BLE001 - as the thread that steps jobs does
+        except Exception as problem:
             self.job, self.waiting, self.ended = None, None, True
             self.failed(problem)
         return True
@@ -99,8 +123,18 @@ class Stores:
 class Bench:
     """One spout and one bolt over stores in memory; the test carries tuples and replies between them, or does not."""
 
-    def __init__(self, schema: Schema, bolt_cls: type[BatchBolt], makes: dict[str, Any], *, partitions: int = 1, flush: int = SECOND, limits: Limits | None = None,
-                 start: str | None = None, prepare: bool = True) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        bolt_cls: type[BatchBolt],
+        makes: dict[str, Any],
+        *,
+        partitions: int = 1,
+        flush: int = SECOND,
+        limits: Limits | None = None,
+        start: str | None = None,
+        prepare: bool = True,
+    ) -> None:
         self.schema, self.bolt_cls, self.stores, self.flush = schema, bolt_cls, Stores(), flush
         self.limits = limits or bolt_cls.limits
         self.definition = BoltDefinition("test.bolt", **makes)
@@ -111,8 +145,14 @@ class Bench:
         self._ids = itertools.count(1)
 
     def config(self) -> dict[str, str]:
-        settings = {"bolt": self.definition.bolt, "generation": self.definition.generation, "schema": self.definition.schema, "flush": self.flush, "limits": vars(self.limits),
-                    "rollups": list(self.definition.rollups)}
+        settings = {
+            "bolt": self.definition.bolt,
+            "generation": self.definition.generation,
+            "schema": self.definition.schema,
+            "flush": self.flush,
+            "limits": vars(self.limits),
+            "rollups": list(self.definition.rollups),
+        }
         return {CONFIG: json.dumps(settings), DEPLOYMENT: ""}
 
     def spout(self, index: int = 0, tasks: int = 1) -> Task:
@@ -129,7 +169,9 @@ class Bench:
     def produce(self, values: Sequence[Any], partition: int = 0, *, codec: str = "none", log_time: int | None = None) -> int:
         """Append one record batch of JSON values (bytes as they are). Returns the first offset."""
         raw = [value if isinstance(value, bytes) else json.dumps(value).encode() for value in values]
-        return self.stores.log.append(self.schema.name, partition, [encode_list(raw, [self.stores.clock if log_time is None else log_time] * len(raw), codec=codec)])
+        return self.stores.log.append(
+            self.schema.name, partition, [encode_list(raw, [self.stores.clock if log_time is None else log_time] * len(raw), codec=codec)]
+        )
 
     def shard(self, partition: int = 0) -> ShardId:
         return ShardId(self.definition.bolt, self.definition.generation, self.schema.name, self.stores.log.incarnation(self.schema.name), partition)
@@ -143,8 +185,17 @@ class Bench:
         """As another owner would."""
         assert self.stores.table.compare_and_set(CONTROL_TABLE, self.shard(partition).row, CONTROL_COLUMN, self.control(partition).encode(), control.encode())
 
-    def values(self, previous: int, next_: int, *, partition: int = 0, data: bytes | None = None, skipped: Sequence[Any] = (), lost: Sequence[Any] = (),
-               caught_up: bool = False) -> list[Any]:
+    def values(
+        self,
+        previous: int,
+        next_: int,
+        *,
+        partition: int = 0,
+        data: bytes | None = None,
+        skipped: Sequence[Any] = (),
+        lost: Sequence[Any] = (),
+        caught_up: bool = False,
+    ) -> list[Any]:
         """A tuple over [previous, next_), with the batches that the log holds of it."""
         if data is None:
             data, at = b"", previous
@@ -152,7 +203,18 @@ class Bench:
                 chunk = self.stores.log.read(self.schema.name, partition, at, 1, 1)
                 assert chunk is not None
                 data, at = data + chunk.data, chunk.next
-        return [self.stores.log.incarnation(self.schema.name), self.schema.name, partition, previous, previous, next_, [list(r) for r in skipped], [list(r) for r in lost], data, caught_up]
+        return [
+            self.stores.log.incarnation(self.schema.name),
+            self.schema.name,
+            partition,
+            previous,
+            previous,
+            next_,
+            [list(r) for r in skipped],
+            [list(r) for r in lost],
+            data,
+            caught_up,
+        ]
 
     def give(self, bolt: Task, *arguments: Any, id: str | None = None, **settings: Any) -> str:
         """A tuple to the bolt; its id."""
@@ -201,4 +263,4 @@ def replies(task: Task) -> list[str]:
     return [f"{message['command']} {message['id']}" for message in task.sent() if message["id"] != TICK["id"]]
 
 
-__all__ = ["Bench", "NOW", "SECOND", "StepDriver", "Stores", "replies"]
+__all__ = ["Bench", "EVENTS", "NOW", "SECOND", "StepDriver", "Stores", "T0", "event", "replies"]

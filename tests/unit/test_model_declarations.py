@@ -1,4 +1,5 @@
 """Declarations that work, and those that are refused with the name of what is wrong and the fix."""
+
 from __future__ import annotations
 
 import decimal
@@ -8,13 +9,42 @@ import pyarrow as pa
 import pytest
 
 from penstock import (
-    ArchiveBolt, Bool, By, Count, Decimal, Enum, Int, KafkaSpout, Max, Min, PenstockError, Ratio, Rollup, RollupBolt, Schema, String, Sum, Timestamp, Topology, Uniques,
-    UsageError, derived)
+    ArchiveBolt,
+    Bool,
+    By,
+    Count,
+    Decimal,
+    Enum,
+    Int,
+    KafkaSpout,
+    Max,
+    Min,
+    PenstockError,
+    Ratio,
+    Rollup,
+    RollupBolt,
+    Schema,
+    String,
+    Sum,
+    Timestamp,
+    Topology,
+    Uniques,
+    UsageError,
+    derived,
+)
 from penstock.errors import DeclarationError
 from penstock.model.units import DAY, HOUR, MINUTE
 
-FIELDS = {"ts": Timestamp("ms"), "seen": Timestamp("s", nullable=True), "advertiser": Int(), "user": Int(nullable=True), "type": Enum("view", "click"), "country": String(),
-          "cost": Decimal(6), "ok": Bool()}
+FIELDS = {
+    "ts": Timestamp("ms"),
+    "seen": Timestamp("s", nullable=True),
+    "advertiser": Int(),
+    "user": Int(nullable=True),
+    "type": Enum("view", "click"),
+    "country": String(),
+    "cost": Decimal(6),
+    "ok": Bool(),
+}
 
 
 @derived(String(nullable=True), of=["country"])
@@ -46,18 +76,29 @@ def field(**fields: Any) -> Schema:
 
 
 def test_the_design_documents_example_is_accepted_as_it_stands() -> None:
-    ads = Schema("ads", time="ts", lateness="1d", fields={
-        "ts": Timestamp("ms"), "event_id": String(),
-        "advertiser": Int(path="advertiser_id"), "user": Int(path="user_id"),
-        "type": Enum("impression", "click", "save", "conversion"),
-        "campaign": Int(path="campaign_id"), "country": String(default="??"), "cost": Decimal(6, nullable=True)})
+    ads = Schema(
+        "ads",
+        time="ts",
+        lateness="1d",
+        fields={
+            "ts": Timestamp("ms"),
+            "event_id": String(),
+            "advertiser": Int(path="advertiser_id"),
+            "user": Int(path="user_id"),
+            "type": Enum("impression", "click", "save", "conversion"),
+            "campaign": Int(path="campaign_id"),
+            "country": String(default="??"),
+            "cost": Decimal(6, nullable=True),
+        },
+    )
 
-    by_advertiser = Rollup("by_advertiser", of=ads, entity="advertiser",
-        measures={"impressions": Count(where={"type": "impression"}), "clicks": Count(where={"type": "click"}),
-                  "spend": Sum("cost"), "reach": Uniques("user")},
-        by=[By(keep={"1m": "3d", "1h": "90d", "1d": "5y"}),
-            By("country", keep={"1h": "90d", "1d": "5y"}),
-            By("campaign", "country", keep={"1d": "5y"})])
+    by_advertiser = Rollup(
+        "by_advertiser",
+        of=ads,
+        entity="advertiser",
+        measures={"impressions": Count(where={"type": "impression"}), "clicks": Count(where={"type": "click"}), "spend": Sum("cost"), "reach": Uniques("user")},
+        by=[By(keep={"1m": "3d", "1h": "90d", "1d": "5y"}), By("country", keep={"1h": "90d", "1d": "5y"}), By("campaign", "country", keep={"1d": "5y"})],
+    )
 
     class AdvertiserAnalytics(Topology):
         live = KafkaSpout.spec(ads)
@@ -69,7 +110,10 @@ def test_the_design_documents_example_is_accepted_as_it_stands() -> None:
     assert list(AdvertiserAnalytics.definitions) == ["rollups", "archive"]
     assert by_advertiser.widths() == (MINUTE, HOUR, DAY)
     assert dict(by_advertiser.tables()) == {
-        "by_advertiser_1m": (3 + 1 + 7) * DAY, "by_advertiser_1h": (90 + 1 + 7) * DAY, "by_advertiser_1d": (5 * 365 + 1 + 7) * DAY}
+        "by_advertiser_1m": (3 + 1 + 7) * DAY,
+        "by_advertiser_1h": (90 + 1 + 7) * DAY,
+        "by_advertiser_1d": (5 * 365 + 1 + 7) * DAY,
+    }
     assert by_advertiser.reads() == {"advertiser", "user", "type", "campaign", "country", "cost"}
 
 
@@ -211,8 +255,11 @@ def test_a_granularity_lays_out_rows_of_an_hour_a_day_or_32_days() -> None:
 
 
 def test_decimals_of_pythons_own_are_recorded_as_text() -> None:
-    made = rollup(of=field(price=Decimal(2, default=decimal.Decimal("0.50"))), where={"price": {"gt": decimal.Decimal("1.5")}},
-                  measures={"n": Count(where={"price": [decimal.Decimal("2")]})})
+    made = rollup(
+        of=field(price=Decimal(2, default=decimal.Decimal("0.50"))),
+        where={"price": {"gt": decimal.Decimal("1.5")}},
+        measures={"n": Count(where={"price": [decimal.Decimal("2")]})},
+    )
     again = Rollup.from_json(made.to_json())
     assert again.fingerprint == made.fingerprint
     assert again.schema.fields["price"].canonical(again.schema.fields["price"].default) == 50

@@ -1,4 +1,5 @@
 """Filters: their canonical form, what passes, and the same by the kernels' masks."""
+
 from __future__ import annotations
 
 import decimal
@@ -14,10 +15,22 @@ from penstock.kernels import Columns, mask
 from penstock.model import Bool, Decimal, Enum, Field, Int, String, Timestamp, check_filter, fields_of, matches
 from penstock.model.filters import plain_filter
 
-FIELDS: dict[str, Field] = {"n": Int(nullable=True), "s": String(nullable=True), "e": Enum("a", "b", "é", nullable=True), "t": Timestamp("ms", nullable=True),
-                            "d": Decimal(2, nullable=True), "b": Bool(nullable=True)}
-USUAL = {"n": st.integers(-3, 3) | st.sampled_from([-(2**63), 2**63 - 1]), "s": st.sampled_from(["", "a", "b", "ä", "a\0"]), "e": st.sampled_from(["a", "b", "é"]),
-         "t": st.integers(0, 3), "d": st.integers(-3, 3), "b": st.booleans()}  # canonical
+FIELDS: dict[str, Field] = {
+    "n": Int(nullable=True),
+    "s": String(nullable=True),
+    "e": Enum("a", "b", "é", nullable=True),
+    "t": Timestamp("ms", nullable=True),
+    "d": Decimal(2, nullable=True),
+    "b": Bool(nullable=True),
+}
+USUAL = {
+    "n": st.integers(-3, 3) | st.sampled_from([-(2**63), 2**63 - 1]),
+    "s": st.sampled_from(["", "a", "b", "ä", "a\0"]),
+    "e": st.sampled_from(["a", "b", "é"]),
+    "t": st.integers(0, 3),
+    "d": st.integers(-3, 3),
+    "b": st.booleans(),
+}  # canonical
 ORDERED = ("n", "s", "t", "d")
 
 
@@ -93,7 +106,11 @@ def test_a_filter_means_what_it_says_to_the_model_and_to_the_kernels(case: tuple
 
 def test_the_canonical_form() -> None:
     assert check_filter({"e": ["b", "a", "b"], "d": {"gt": "0.5", "le": 10}, "any": [{"s": None}, {"n": 3}], "not": {"b": True}}, FIELDS, "w") == {
-        "e": {"in": ["a", "b"]}, "d": {"gt": 50, "le": 1000}, "any": [{"s": {"eq": None}}, {"n": {"eq": 3}}], "not": {"b": {"eq": True}}}
+        "e": {"in": ["a", "b"]},
+        "d": {"gt": 50, "le": 1000},
+        "any": [{"s": {"eq": None}}, {"n": {"eq": 3}}],
+        "not": {"b": {"eq": True}},
+    }
 
 
 @settings(max_examples=300, deadline=None)
@@ -101,7 +118,7 @@ def test_the_canonical_form() -> None:
 @example(decimal.Decimal("-0.0"), 0)
 @example(decimal.Decimal(10) ** 18, 0)
 @example(decimal.Decimal("99999999999999999.9"), 1)
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-10**16, max_value=10**16), st.integers(0, 12))
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**16), max_value=10**16), st.integers(0, 12))
 def test_a_decimal_is_held_exactly_or_refused(value: decimal.Decimal, scale: int) -> None:
     with decimal.localcontext(decimal.Context(prec=100)):
         exact = value * 10**scale

@@ -1,4 +1,5 @@
 """Generations: what makes another one and what does not; pure data that survives JSON in the same order."""
+
 from __future__ import annotations
 
 import json
@@ -25,21 +26,50 @@ def region(country: pa.Array) -> pa.Array:
 
 
 FIELDS: dict[str, Any] = {
-    "zeta": String(max_bytes=100), "ts": Timestamp("iso8601", path=("meta", "t.s")), "advertiser": Int(path="adv.id"), "user": Int(nullable=True), "type": Enum("view", "click"),
-    "country": String(default="??"), "cost": Decimal(4, nullable=True), "ok": Bool(source="header:ok", default=False), "at": Timestamp("ms", source="record"), "k": String(source="key")}
-MEASURES: dict[str, Any] = {"views": Count(where={"type": "view"}), "clicks": Count(where={"type": ["click"]}), "ctr": Ratio("clicks", "views"), "spend": Sum("cost"),
-                            "reach": Uniques("user", precision=12), "first": Min("ts"), "dearest": Max("cost", where={"not": {"type": "view"}})}
+    "zeta": String(max_bytes=100),
+    "ts": Timestamp("iso8601", path=("meta", "t.s")),
+    "advertiser": Int(path="adv.id"),
+    "user": Int(nullable=True),
+    "type": Enum("view", "click"),
+    "country": String(default="??"),
+    "cost": Decimal(4, nullable=True),
+    "ok": Bool(source="header:ok", default=False),
+    "at": Timestamp("ms", source="record"),
+    "k": String(source="key"),
+}
+MEASURES: dict[str, Any] = {
+    "views": Count(where={"type": "view"}),
+    "clicks": Count(where={"type": ["click"]}),
+    "ctr": Ratio("clicks", "views"),
+    "spend": Sum("cost"),
+    "reach": Uniques("user", precision=12),
+    "first": Min("ts"),
+    "dearest": Max("cost", where={"not": {"type": "view"}}),
+}
 KEEP = {"1m": "3d", "1h": "90d"}
 
 
 def schema(**changed: Any) -> Schema:
-    given: dict[str, Any] = {"time": "ts", "lateness": "1h", "ahead": "2h", "key": "advertiser", "format": "msgpack", "derive": {"area": continent}, "fields": FIELDS}
+    given: dict[str, Any] = {
+        "time": "ts",
+        "lateness": "1h",
+        "ahead": "2h",
+        "key": "advertiser",
+        "format": "msgpack",
+        "derive": {"area": continent},
+        "fields": FIELDS,
+    }
     return Schema(changed.pop("name", "ads"), **{**given, **changed})
 
 
 def rollup(**changed: Any) -> Rollup:
-    given: dict[str, Any] = {"of": schema(), "entity": "advertiser", "measures": MEASURES, "where": {"any": [{"ok": True}, {"cost": {"gt": "0.5"}}]},
-                             "by": [By(keep=KEEP), By("area", "type", keep={"1h": "90d", "1d": "5y"})]}
+    given: dict[str, Any] = {
+        "of": schema(),
+        "entity": "advertiser",
+        "measures": MEASURES,
+        "where": {"any": [{"ok": True}, {"cost": {"gt": "0.5"}}]},
+        "by": [By(keep=KEEP), By("area", "type", keep={"1h": "90d", "1d": "5y"})],
+    }
     return Rollup(changed.pop("name", "r"), **{**given, **changed})
 
 
@@ -133,11 +163,16 @@ def test_order_and_every_setting_survive_json_with_sorted_keys() -> None:
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:
-    script = ("import sys; sys.path.insert(0, sys.argv[1]); import test_model_generations as t; "
-              "print(t.rollup().fingerprint, t.generation(t.rollup()), t.schema().fingerprint)")
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_model_generations as t; "
+        "print(t.rollup().fingerprint, t.generation(t.rollup()), t.schema().fingerprint)"
+    )
     expected = f"{rollup().fingerprint} {generation(rollup())} {schema().fingerprint}"
     folder = os.path.dirname(__file__)
-    running = [subprocess.Popen([sys.executable, "-c", script, folder], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True) for seed in ("1", "77")]
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, folder], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True)
+        for seed in ("1", "77")
+    ]
     assert [process.communicate()[0].strip() for process in running] == [expected, expected]
 
 

@@ -1,4 +1,5 @@
 """Durations, instants and their texts."""
+
 from __future__ import annotations
 
 import datetime as dt
@@ -13,8 +14,22 @@ from penstock.model.units import duration, duration_text, from_datetime, hour_te
 SECOND = 1_000_000
 
 
-@pytest.mark.parametrize("text, micros", [("5us", 5), ("250ms", 250_000), ("5s", 5 * SECOND), ("3m", 180 * SECOND), ("1h", 3600 * SECOND), ("2d", 172_800 * SECOND),
-                                          ("2w", 14 * 86_400 * SECOND), ("5y", 1825 * 86_400 * SECOND), ("0s", 0), (17, 17), (0, 0)])
+@pytest.mark.parametrize(
+    "text, micros",
+    [
+        ("5us", 5),
+        ("250ms", 250_000),
+        ("5s", 5 * SECOND),
+        ("3m", 180 * SECOND),
+        ("1h", 3600 * SECOND),
+        ("2d", 172_800 * SECOND),
+        ("2w", 14 * 86_400 * SECOND),
+        ("5y", 1825 * 86_400 * SECOND),
+        ("0s", 0),
+        (17, 17),
+        (0, 0),
+    ],
+)
 def test_a_duration(text: str | int, micros: int) -> None:
     assert duration(text) == micros
 
@@ -36,11 +51,22 @@ def test_a_durations_text_is_the_one_that_people_write(text: str) -> None:
     assert duration_text(duration(text)) == text
 
 
-@pytest.mark.parametrize("text, parts", [
-    ("2015-05-17", (2015, 5, 17)), ("2015-05-17T10", (2015, 5, 17, 10)), ("2015-05-17 10", (2015, 5, 17, 10)), ("2015-05-17T10Z", (2015, 5, 17, 10)),
-    ("2015-05-17T10:05", (2015, 5, 17, 10, 5)), ("2015-05-17T10:05:03", (2015, 5, 17, 10, 5, 3)), ("2015-05-17T10:05:03.5Z", (2015, 5, 17, 10, 5, 3, 500_000)),
-    ("2015-05-17T10:05:03.000001", (2015, 5, 17, 10, 5, 3, 1)), ("2015-05-17T12:05+02:00", (2015, 5, 17, 10, 5)), ("2015-05-17T08-02:00", (2015, 5, 17, 10)),
-    (" 2015-05-17T10:05:03.25+00:00 ", (2015, 5, 17, 10, 5, 3, 250_000))])
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("2015-05-17", (2015, 5, 17)),
+        ("2015-05-17T10", (2015, 5, 17, 10)),
+        ("2015-05-17 10", (2015, 5, 17, 10)),
+        ("2015-05-17T10Z", (2015, 5, 17, 10)),
+        ("2015-05-17T10:05", (2015, 5, 17, 10, 5)),
+        ("2015-05-17T10:05:03", (2015, 5, 17, 10, 5, 3)),
+        ("2015-05-17T10:05:03.5Z", (2015, 5, 17, 10, 5, 3, 500_000)),
+        ("2015-05-17T10:05:03.000001", (2015, 5, 17, 10, 5, 3, 1)),
+        ("2015-05-17T12:05+02:00", (2015, 5, 17, 10, 5)),
+        ("2015-05-17T08-02:00", (2015, 5, 17, 10)),
+        (" 2015-05-17T10:05:03.25+00:00 ", (2015, 5, 17, 10, 5, 3, 250_000)),
+    ],
+)
 def test_an_instant_is_utc_unless_it_has_a_zone(text: str, parts: tuple[int, ...]) -> None:
     expected = int((dt.datetime(*parts, tzinfo=dt.timezone.utc) - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) / dt.timedelta(microseconds=1))  # type: ignore[misc, arg-type]
     assert instant(text) == expected

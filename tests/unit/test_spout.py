@@ -1,4 +1,5 @@
 """The spout: where it begins, what it sends, how far ahead it may be, and where it goes back to."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -41,7 +42,7 @@ def test_it_begins_where_the_control_cell_says_and_nowhere_else() -> None:
         made.produce([event()])
     control = made.control()
     made.set_control(dataclasses.replace(control, done=Progress(3, accepted=3), flushing=5))  # flushing is not where it begins
-    assert [values[PREVIOUS:NEXT + 1:2] for _, values in drained(made, made.spout())] == [[3, 5]]
+    assert [values[PREVIOUS : NEXT + 1 : 2] for _, values in drained(made, made.spout())] == [[3, 5]]
 
 
 def test_without_a_control_cell_it_says_what_makes_one() -> None:
@@ -219,8 +220,11 @@ def test_a_log_that_ends_before_the_committed_position_is_an_error() -> None:
         made.next(made.spout())
 
 
-@pytest.mark.xfail(strict=True, reason="the spout learns the topic's incarnation when it starts and never again: records of a topic that was created anew meanwhile are "
-                                       "sent, and counted, as the old incarnation's")
+@pytest.mark.xfail(
+    strict=True,
+    reason="the spout learns the topic's incarnation when it starts and never again: records of a topic that was created anew meanwhile are "
+    "sent, and counted, as the old incarnation's",
+)
 def test_records_of_a_topic_created_anew_are_never_sent_as_the_old_ones() -> None:
     made = bench()
     made.produce([event()])

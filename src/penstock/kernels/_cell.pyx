@@ -93,7 +93,7 @@ cdef int state_read(Layout layout, int64_t *state, reader_t *reader) noexcept no
             if get_varint(reader, 63, &word) < 0 or add_count(slot, word, &reader.problem) < 0:
                 return -1
         elif one.kind == UNIQUES:
-            if hll_read(<hll_t *>slot, reader, one.precision) < 0:
+            if hll_read(<hll_t *>slot, reader, one.precision, NULL) < 0:
                 return -1 if reader.problem != NULL else NO_MEMORY
         elif get_varint128(reader, 128 if one.kind == SUM else 65, &wide) < 0:
             return -1
@@ -121,7 +121,7 @@ cdef int state_merge(Layout layout, int64_t *into, int64_t *other, const char **
             if add_sum(into + one.slot, get_sum(other + one.slot), problem) < 0:
                 return -1
         elif one.kind == UNIQUES:
-            if hll_merge(<hll_t *>(into + one.slot), <hll_t *>(other + one.slot), one.precision) < 0:
+            if hll_merge(<hll_t *>(into + one.slot), <hll_t *>(other + one.slot), one.precision, NULL) < 0:
                 return NO_MEMORY
         elif other[one.slot + 1] != 0:
             take_extreme(into + one.slot, other[one.slot], one.kind)
@@ -161,7 +161,7 @@ cdef void state_clear(Layout layout, int64_t *state) noexcept nogil:
     for index in range(layout.count):
         one = layout.measures[index]
         if one.kind == UNIQUES:
-            hll_clear(<hll_t *>(state + one.slot))
+            hll_clear(<hll_t *>(state + one.slot), one.precision, NULL)
         else:
             state[one.slot] = 0
             if one.kind != COUNT:
@@ -173,7 +173,7 @@ cdef void state_free(Layout layout, int64_t *state) noexcept nogil:
     cdef int index
     for index in range(layout.count):
         if layout.measures[index].kind == UNIQUES:
-            hll_free(<hll_t *>(state + layout.measures[index].slot))
+            hll_free(<hll_t *>(state + layout.measures[index].slot), layout.measures[index].precision, NULL)
 
 
 # Cells

@@ -1,96 +1,112 @@
 """HyperLogLog, sparse then dense, free of order: see _hll.pxd for the memory, docs/cell-format.md for the bytes."""
 from libc.math cimport log, sqrt, INFINITY
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from penstock.errors import CorruptionError, InternalError
+from penstock.kernels._arena cimport arena_give, arena_take
 from penstock.kernels._varint cimport fail, get_varint, put_varint
 
 cdef enum:
     FIRST = 8  # entries of the smallest log
+    FEW = 16  # entries that an insertion sort alone is best for
+    BUCKETS = 1024  # that a sort distributes to at most
 
-cdef int GAPS[8]
-GAPS[:] = [701, 301, 132, 57, 23, 10, 4, 1]
+
+cdef void distribute(uint32_t *entries, uint32_t count, int precision) noexcept nogil:
+    """Nearly sort entries: one pass of an American flag sort (McIlroy, Bostic, McIlroy 1993) by their top bits, in place.
+
+    Registers are hashes, so that the buckets, about as many as entries, fill evenly.
+    """
+    cdef uint32_t ends[BUCKETS]
+    cdef uint32_t heads[BUCKETS]
+    cdef uint32_t index, entry, other, total = 0, bucket, buckets = FEW
+    cdef int shift = precision + 6 - 4
+    while buckets < BUCKETS and 2 * buckets <= count:
+        buckets *= 2
+        shift -= 1
+    memset(ends, 0, buckets * sizeof(uint32_t))
+    for index in range(count):
+        ends[entries[index] >> shift] += 1
+    for bucket in range(buckets):
+        heads[bucket] = total
+        total += ends[bucket]
+        ends[bucket] = total
+    for bucket in range(buckets):
+        while heads[bucket] < ends[bucket]:
+            entry = entries[heads[bucket]]
+            while entry >> shift != bucket:
+                other = entries[heads[entry >> shift]]
+                entries[heads[entry >> shift]] = entry
+                heads[entry >> shift] += 1
+                entry = other
+            entries[heads[bucket]] = entry
+            heads[bucket] += 1
 
 
-cdef void compact(hll_t *sketch) noexcept nogil:
-    """Sort the log and keep the highest rank of each register. A shell sort with the gaps of M. Ciura (2001): in place, quick for few."""
+cdef void compact(hll_t *sketch, int precision) noexcept nogil:
+    """Sort the log and keep the highest rank of each register."""
     cdef uint32_t *log_ = <uint32_t *>sketch.memory
-    cdef uint32_t entry, at, read, gap, kept = 0, count = sketch.count
-    cdef int index
-    for index in range(8):
-        gap = GAPS[index]
-        for read in range(gap, count):
-            entry = log_[read]
-            at = read
-            while at >= gap and log_[at - gap] > entry:
-                log_[at] = log_[at - gap]
-                at -= gap
-            log_[at] = entry
+    cdef uint32_t entry, at, read, kept = 0, count = sketch.count
+    if count > FEW:
+        distribute(log_, count, precision)
+    for read in range(1, count):
+        entry = log_[read]
+        at = read
+        while at > 0 and log_[at - 1] > entry:
+            log_[at] = log_[at - 1]
+            at -= 1
+        log_[at] = entry
     for read in range(count):
-        if read + 1 == count or log_[read] >> 6 != log_[read + 1] >> 6:
-            log_[kept] = log_[read]
-            kept += 1
+        log_[kept] = log_[read]
+        kept += read + 1 == count or log_[read] >> 6 != log_[read + 1] >> 6
     sketch.count = kept
 
 
-cdef long make_dense(hll_t *sketch, int precision) noexcept nogil:
+cdef int make_dense(hll_t *sketch, int precision, arena_t *arena) noexcept nogil:
     """Change from a log to registers."""
-    cdef uint8_t *registers = <uint8_t *>calloc(1 << precision, 1)
+    cdef uint8_t *registers = <uint8_t *>arena_take(arena, 1 << precision)
     cdef uint32_t *log_ = <uint32_t *>sketch.memory
-    cdef uint32_t index, was = 4 * sketch.capacity
+    cdef uint32_t index
     if registers == NULL:
         return -1
+    memset(registers, 0, 1 << precision)
     for index in range(sketch.count):
         registers[log_[index] >> 6] = max(registers[log_[index] >> 6], <uint8_t>(log_[index] & 63))
-    free(sketch.memory)
+    arena_give(arena, sketch.memory, 4 * sketch.capacity)
     sketch.count, sketch.capacity, sketch.memory = DENSE, 0, registers
-    return (1 << precision) - <long>was
+    return 0
 
 
-cdef long hll_grow(hll_t *sketch, uint32_t entry, int precision) noexcept nogil:
+cdef int hll_grow(hll_t *sketch, uint32_t entry, int precision, arena_t *arena) noexcept nogil:
     """Count an entry that the log has no room for."""
-    cdef uint32_t capacity
+    cdef uint32_t capacity = 2 * sketch.capacity if sketch.capacity else FIRST
     cdef uint8_t *memory
-    cdef long grown = 0
-    compact(sketch)
-    if 2 * sketch.count >= sketch.capacity:
-        capacity = 2 * sketch.capacity if sketch.capacity else FIRST
-        if 4 * capacity > <uint32_t>1 << precision:
-            grown = make_dense(sketch, precision)
-            if grown < 0:
-                return -1
-            hll_add(sketch, entry, precision)
-            return grown
-        memory = <uint8_t *>realloc(sketch.memory, 4 * capacity)
-        if memory == NULL:
-            return -1
-        grown = 4 * (capacity - sketch.capacity)
-        sketch.capacity, sketch.memory = capacity, memory
-    (<uint32_t *>sketch.memory)[sketch.count] = entry
-    sketch.count += 1
-    return grown
+    if 4 * capacity > <uint32_t>1 << precision:
+        return -1 if make_dense(sketch, precision, arena) < 0 else hll_add(sketch, entry, precision, arena)
+    memory = <uint8_t *>arena_take(arena, 4 * capacity)
+    if memory == NULL:
+        return -1
+    if sketch.count:
+        memcpy(memory, sketch.memory, 4 * sketch.count)
+    arena_give(arena, sketch.memory, 4 * sketch.capacity)
+    sketch.capacity, sketch.memory = capacity, memory
+    return hll_add(sketch, entry, precision, arena)
 
 
-cdef long hll_merge(hll_t *sketch, hll_t *other, int precision) noexcept nogil:
-    """Count what another has counted; how many bytes of memory that took, or -1."""
+cdef int hll_merge(hll_t *sketch, hll_t *other, int precision, arena_t *arena) noexcept nogil:
+    """Count what another has counted."""
     cdef uint32_t index
-    cdef long grown = 0, more
-    if other.count == DENSE and sketch.count != DENSE:
-        grown = make_dense(sketch, precision)
-        if grown < 0:
-            return -1
     if other.count == DENSE:
+        if sketch.count != DENSE and make_dense(sketch, precision, arena) < 0:
+            return -1
         for index in range(<uint32_t>1 << precision):
             sketch.memory[index] = max(sketch.memory[index], other.memory[index])
-        return grown
+        return 0
     for index in range(other.count):
-        more = hll_add(sketch, (<uint32_t *>other.memory)[index], precision)
-        if more < 0:
+        if hll_add(sketch, (<uint32_t *>other.memory)[index], precision, arena) < 0:
             return -1
-        grown += more
-    return grown
+    return 0
 
 
 cdef inline uint32_t varint_size(uint32_t value) noexcept nogil:
@@ -111,21 +127,21 @@ cdef uint32_t sparse_size(const uint8_t *registers, int precision, uint32_t *cou
     return size
 
 
-cdef long hll_read(hll_t *sketch, reader_t *reader, int precision) noexcept nogil:
+cdef int hll_read(hll_t *sketch, reader_t *reader, int precision, arena_t *arena) noexcept nogil:
     """Count what a sketch in a cell has counted. Only the canonical bytes of a state pass."""
     cdef uint32_t index, shift, following = 0, registers = <uint32_t>1 << precision, size = 3 * registers // 4, ignored
     cdef uint32_t most = 65 - precision
     cdef uint64_t count, entry, packed, done
     cdef const uint8_t *begin
     cdef hll_t other
-    cdef long grown = 0, more
+    cdef int merged
     if get_varint(reader, 32, &count) < 0:
         return -1
     if count == 0:
         if reader.end - reader.at < size:
             return fail(reader, "it ends within dense registers")
         memset(&other, 0, sizeof(hll_t))
-        if make_dense(&other, precision) < 0:
+        if make_dense(&other, precision, NULL) < 0:
             return -1
         for index in range(registers // 4):
             packed = reader.at[0] | <uint64_t>reader.at[1] << 8 | <uint64_t>reader.at[2] << 16
@@ -133,14 +149,14 @@ cdef long hll_read(hll_t *sketch, reader_t *reader, int precision) noexcept nogi
             for shift in range(4):
                 other.memory[4 * index + shift] = <uint8_t>(packed >> 6 * shift & 63)
                 if other.memory[4 * index + shift] > most:
-                    hll_free(&other)
+                    hll_free(&other, precision, NULL)
                     return fail(reader, "a rank is too high")
         if sparse_size(other.memory, precision, &ignored) < size:
-            hll_free(&other)
+            hll_free(&other, precision, NULL)
             return fail(reader, "dense registers would be smaller sparse")
-        grown = hll_merge(sketch, &other, precision)
-        hll_free(&other)
-        return grown
+        merged = hll_merge(sketch, &other, precision, arena)
+        hll_free(&other, precision, NULL)
+        return merged
     begin = reader.at
     for done in range(1, count):
         if get_varint(reader, precision + 6, &entry) < 0:
@@ -151,11 +167,9 @@ cdef long hll_read(hll_t *sketch, reader_t *reader, int precision) noexcept nogi
         if reader.at - begin >= size:
             return fail(reader, "sparse registers would be smaller dense")
         following = index + 1
-        more = hll_add(sketch, index << 6 | <uint32_t>(entry & 63), precision)
-        if more < 0:
+        if hll_add(sketch, index << 6 | <uint32_t>(entry & 63), precision, arena) < 0:
             return -1
-        grown += more
-    return grown
+    return 0
 
 
 cdef uint8_t *hll_write(hll_t *sketch, uint8_t *out, int precision) noexcept nogil:
@@ -167,7 +181,7 @@ cdef uint8_t *hll_write(hll_t *sketch, uint8_t *out, int precision) noexcept nog
     cdef uint32_t *log_ = <uint32_t *>sketch.memory
     cdef uint8_t *begin
     if sketch.count != DENSE:
-        compact(sketch)
+        compact(sketch, precision)
         begin = put_varint(out, sketch.count + 1)
         out = begin
         for index in range(sketch.count):
@@ -189,16 +203,16 @@ cdef uint8_t *hll_write(hll_t *sketch, uint8_t *out, int precision) noexcept nog
     return out
 
 
-cdef void hll_clear(hll_t *sketch) noexcept nogil:
+cdef void hll_clear(hll_t *sketch, int precision, arena_t *arena) noexcept nogil:
     """Forget all entries, and keep a log's memory for the next."""
     if sketch.count == DENSE:
-        hll_free(sketch)
+        hll_free(sketch, precision, arena)
     sketch.count = 0
 
 
-cdef void hll_free(hll_t *sketch) noexcept nogil:
+cdef void hll_free(hll_t *sketch, int precision, arena_t *arena) noexcept nogil:
     """Give the memory back; the sketch is empty."""
-    free(sketch.memory)
+    arena_give(arena, sketch.memory, 1 << precision if sketch.count == DENSE else 4 * sketch.capacity)
     memset(sketch, 0, sizeof(hll_t))
 
 
@@ -235,18 +249,18 @@ cdef class Hll:
         self.precision = precision
 
     def __dealloc__(self):
-        free(self.sketch.memory)
+        hll_free(&self.sketch, self.precision, NULL)
 
     def add(self, uint64_t hashed):
         """Count a value by its XXH64."""
-        if hll_add(&self.sketch, hll_entry(hashed, self.precision), self.precision) < 0:
+        if hll_add(&self.sketch, hll_entry(hashed, self.precision), self.precision, NULL) < 0:
             raise MemoryError()
 
     def merge(self, Hll other not None):
         """Add what another of the same precision has counted. InternalError if it is of another."""
         if other.precision != self.precision:
             raise InternalError(f"a HyperLogLog of precision {other.precision} cannot be merged into one of {self.precision}")
-        if other is not self and hll_merge(&self.sketch, &other.sketch, self.precision) < 0:
+        if other is not self and hll_merge(&self.sketch, &other.sketch, self.precision, NULL) < 0:
             raise MemoryError()
 
     def registers(self):
@@ -296,7 +310,7 @@ cdef class Hll:
         reader.at = <const uint8_t *>PyBytes_AS_STRING(data)
         reader.end = reader.at + PyBytes_GET_SIZE(data)
         reader.problem = NULL
-        if hll_read(&made.sketch, &reader, precision) < 0:
+        if hll_read(&made.sketch, &reader, precision, NULL) < 0:
             if reader.problem == NULL:
                 raise MemoryError()
         elif reader.at != reader.end:

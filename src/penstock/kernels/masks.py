@@ -1,6 +1,7 @@
 """Filters over a decoded batch: `penstock.model.filters.matches`, for all records at once."""
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,22 +18,23 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 _COMPARE_TEXT: dict[str, Callable[[Any, Any], Any]] = {
     "eq": pc.equal, "ne": pc.not_equal, "lt": pc.less, "le": pc.less_equal, "gt": pc.greater, "ge": pc.greater_equal}
 
+_FEW = 16  # values of an enum for which as many comparisons are quicker than a look-up
+
 
 def mask(checked: Mapping[str, Any], columns: Columns) -> npt.NDArray[np.uint8]:
     """Which records pass a filter that `check_filter` returned: uint8 0/1, one a record.
 
     A comparison with null is false, whichever it is; only eq and ne against null itself ask for nulls.
     """
-    passed = np.ones(len(columns), np.bool_)
+    parts: list[npt.NDArray[np.bool_]] = []
     for name, condition in checked.items():
         if name == "any":
-            passed &= np.logical_or.reduce([mask(one, columns).view(np.bool_) for one in condition])
+            parts.append(np.logical_or.reduce([mask(one, columns).view(np.bool_) for one in condition]))
         elif name == "not":
-            passed &= ~mask(condition, columns).view(np.bool_)
+            parts.append(~mask(condition, columns).view(np.bool_))
         else:
-            for op, wanted in condition.items():
-                passed &= _holds(op, wanted, columns.columns[name], len(columns))
-    return passed.view(np.uint8)
+            parts += [_holds(op, wanted, columns.columns[name], len(columns)) for op, wanted in condition.items()]
+    return functools.reduce(operator.and_, parts).view(np.uint8) if parts else np.ones(len(columns), np.uint8)
 
 
 def _holds(op: str, wanted: Any, column: Column, count: int) -> npt.NDArray[np.bool_]:
@@ -54,10 +56,12 @@ def _number(op: str, wanted: Any, column: Column) -> npt.NDArray[np.bool_]:
 
 
 def _enum(op: str, wanted: Any, column: Column) -> npt.NDArray[np.bool_]:
-    """Of an enum column: the texts asked for become codes, one table look-up or comparison a record."""
+    """Of an enum column: the texts asked for become codes, which are compared (many records an instruction) or, if they are many, looked up."""
     values: tuple[str, ...] = column.field.values  # type: ignore[attr-defined]
     if op != "in":
         return np.asarray(_COMPARE[op](column.data, np.int16(values.index(wanted))))
+    if 0 < len(wanted) <= _FEW:
+        return np.asarray(functools.reduce(operator.or_, [column.data == np.int16(values.index(one)) for one in wanted]))
     passes = np.isin(np.arange(len(values)), [values.index(one) for one in wanted])
     return np.asarray(passes[column.data])
 

@@ -24,7 +24,8 @@ class Derived:
         try:
             found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as problem:
-            raise DeclarationError(f"derived column: {self.function} cannot be imported ({problem})", hint="a worker must be able to import it: keep it in a module of the project") from None
+            raise DeclarationError(f"derived column: {self.function} cannot be imported ({problem})",
+                                   hint="a worker must be able to import it: keep it in a module of the project") from None
         return found  # type: ignore[return-value]
 
     def to_json(self) -> dict[str, Any]:

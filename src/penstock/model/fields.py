@@ -45,7 +45,8 @@ class Field:
         if self.source not in ("value", "key", "record") and not re.fullmatch(r"header:.+", self.source):
             raise DeclarationError(f"{where}: source {self.source!r} is unknown", hint='use "value", "key", "record" or "header:NAME"')
         if self.source == "record" and self.kind != "timestamp":
-            raise DeclarationError(f"{where}: only a Timestamp can come from the record itself", hint=f"{type(self).__name__}(source=...) may be value, key or header:NAME")
+            raise DeclarationError(f"{where}: only a Timestamp can come from the record itself",
+                                   hint=f"{type(self).__name__}(source=...) may be value, key or header:NAME")
         if self.source != "value" and self.path is not None:
             raise DeclarationError(f"{where}: a path leads into the value, but source is {self.source!r}", hint="leave one of them out")
         if any(not isinstance(key, str) or not key for key in self.keys(name)):

@@ -116,7 +116,8 @@ def _holds(op: str, value: Any, wanted: Any) -> bool:
 
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "in": lambda value, wanted: value in wanted}
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+    "in": lambda value, wanted: value in wanted}
 
 
 __all__ = ["Filter", "OPERATORS", "check_filter", "fields_of", "matches", "plain_filter"]

@@ -56,7 +56,8 @@ class _OfField(Measure):
             raise DeclarationError(f"measure {name!r}: there is no field {self.field!r}", hint=f"the fields are {', '.join(sorted(fields))}")
         if not isinstance(fields[self.field], self.allowed):
             kinds = " or ".join(cls.__name__ for cls in self.allowed)
-            raise DeclarationError(f"measure {name!r}: {type(self).__name__} of field {self.field!r}, which is {fields[self.field].kind}", hint=f"{type(self).__name__} takes a field that is {kinds}")
+            raise DeclarationError(f"measure {name!r}: {type(self).__name__} of field {self.field!r}, which is {fields[self.field].kind}",
+                                   hint=f"{type(self).__name__} takes a field that is {kinds}")
         super().check(name, fields, others)
 
 
@@ -128,7 +129,8 @@ class Ratio(Measure):
     def check(self, name: str, fields: Mapping[str, Field], others: Mapping[str, Measure]) -> None:
         for part in (self.numerator, self.denominator):
             if part not in others or not others[part].stored:
-                raise DeclarationError(f"measure {name!r}: {part!r} is not a stored measure of this roll-up", hint="a Ratio names two of its counts, sums, extremes or uniques")
+                raise DeclarationError(f"measure {name!r}: {part!r} is not a stored measure of this roll-up",
+                                       hint="a Ratio names two of its counts, sums, extremes or uniques")
 
 
 MEASURES: dict[str, type[Measure]] = {cls.kind: cls for cls in (Count, Sum, Min, Max, Uniques, Ratio)}

@@ -46,9 +46,11 @@ class By:
         for granularity, kept in sorted(keep.items(), key=lambda item: duration(item[0], what)):
             width = duration(granularity, f"{what}: granularity")
             if width not in GRANULARITIES:
-                raise DeclarationError(f"{what}: granularity {granularity!r} is not available", hint=f"use {', '.join(duration_text(g) for g in GRANULARITIES)}")
+                raise DeclarationError(f"{what}: granularity {granularity!r} is not available",
+                                       hint=f"use {', '.join(duration_text(g) for g in GRANULARITIES)}")
             if self.keep and width % max(self.keep):
-                raise DeclarationError(f"{what}: {granularity!r} is not made of whole {duration_text(max(self.keep))} windows", hint="each granularity must be a multiple of the finer one before it")
+                raise DeclarationError(f"{what}: {granularity!r} is not made of whole {duration_text(max(self.keep))} windows",
+                                       hint="each granularity must be a multiple of the finer one before it")
             if width in self.keep:
                 raise DeclarationError(f"{what}: {granularity!r} is there twice", hint=f"write it once, as {duration_text(width)!r}")
             self.keep[width] = duration(kept, f"{what}: keep of {granularity!r}")
@@ -82,7 +84,8 @@ class Rollup:
         if entity not in columns:
             raise DeclarationError(f"{what}: entity {entity!r} is not a field of schema {of.name!r}", hint=f"the fields are {', '.join(columns)}")
         if columns[entity].nullable:
-            raise DeclarationError(f"{what}: entity {entity!r} is nullable", hint="records without an entity cannot be looked up: drop nullable=True, or give it a default")
+            raise DeclarationError(f"{what}: entity {entity!r} is nullable",
+                                   hint="records without an entity cannot be looked up: drop nullable=True, or give it a default")
         if not measures:
             raise DeclarationError(f"{what} has no measures", hint='measures={"events": Count()}')
         if not isinstance(measures, Mapping):
@@ -90,7 +93,8 @@ class Rollup:
         for measure_name, measure in measures.items():
             check_name(measure_name, f"{what}: measure")
             if not isinstance(measure, Measure):
-                raise DeclarationError(f"{what}: measure {measure_name!r} is {measure!r}", hint="use Count(), Sum(...), Min(...), Max(...), Uniques(...) or Ratio(...)")
+                raise DeclarationError(f"{what}: measure {measure_name!r} is {measure!r}",
+                                       hint="use Count(), Sum(...), Min(...), Max(...), Uniques(...) or Ratio(...)")
             measure.check(measure_name, columns, measures)
         self.measures: dict[str, Measure] = dict(measures)
         if not any(m.stored for m in self.measures.values()):
@@ -106,7 +110,8 @@ class Rollup:
         for index, one in enumerate(self.by):
             self._check_by(one, what)
             if set(one.dimensions) in [set(other.dimensions) for other in self.by[:index]]:
-                raise DeclarationError(f"{what}: breakdown by {', '.join(one.dimensions) or 'nothing'} is there twice", hint="put both granularities into one keep={...}")
+                raise DeclarationError(f"{what}: breakdown by {', '.join(one.dimensions) or 'nothing'} is there twice",
+                                       hint="put both granularities into one keep={...}")
 
     def _check_by(self, one: By, what: str) -> None:
         what = f"{what}: breakdown by {', '.join(map(repr, one.dimensions)) or 'nothing'}"
@@ -118,7 +123,8 @@ class Rollup:
         for finer, coarser in zip(one.widths, one.widths[1:]):
             if one.keep[finer] < coarser + self.schema.lateness:
                 raise DeclarationError(
-                    f"{what}: {duration_text(finer)} windows are kept {duration_text(one.keep[finer])}, and would be gone before the {duration_text(coarser)} window is folded from them",
+                    f"{what}: {duration_text(finer)} windows are kept {duration_text(one.keep[finer])}, "
+                    f"and would be gone before the {duration_text(coarser)} window is folded from them",
                     hint=f"keep them {duration_text(coarser)} plus the schema's lateness ({duration_text(self.schema.lateness)}) at least")
 
     @property

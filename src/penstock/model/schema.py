@@ -41,14 +41,15 @@ class Schema:
         self.name = check_name(name, "schema")
         if name.startswith("penstock_") or name.endswith(("_late", "_rejects")):
             raise DeclarationError(f"schema {name!r} has a reserved name",
-                                   hint="tables that begin with penstock_ are Penstock's own; those that end with _late or _rejects belong to the schema before that")
+                                   hint="tables that begin with penstock_ are Penstock's own; those in _late and _rejects another schema's")
         if not isinstance(fields, Mapping):
             raise DeclarationError(f"schema {name!r}: fields are {fields!r}", hint='fields={"ts": Timestamp("ms"), ...}')
         self.fields: dict[str, Field] = {}
         for field_name, field in fields.items():
             self._check_name(field_name, "field")
             if not isinstance(field, Field):
-                fix = f"{field.__name__}()" if isinstance(field, type) and issubclass(field, Field) else "Int(), String(), Enum(...), Timestamp(...), Decimal(...) or Bool()"
+                fix = "Int(), String(), Enum(...), Timestamp(...), Decimal(...) or Bool()"
+                fix = f"{field.__name__}()" if isinstance(field, type) and issubclass(field, Field) else fix
                 raise DeclarationError(f"schema {name!r}: field {field_name!r} is {field!r}, not a field", hint=f"write {fix}")
             field.check(field_name)
             self.fields[field_name] = field
@@ -59,9 +60,11 @@ class Schema:
         self._check_paths()
         if time not in self.fields or not isinstance(self.fields[time], Timestamp):
             candidates = [n for n, f in self.fields.items() if isinstance(f, Timestamp)]
-            raise DeclarationError(f"schema {name!r}: time {time!r} is not a Timestamp field", hint=f"name one of {', '.join(candidates)}" if candidates else 'add one: "ts": Timestamp("ms")')
+            raise DeclarationError(f"schema {name!r}: time {time!r} is not a Timestamp field",
+                                   hint=f"name one of {', '.join(candidates)}" if candidates else 'add one: "ts": Timestamp("ms")')
         if self.fields[time].nullable:
-            raise DeclarationError(f"schema {name!r}: time field {time!r} is nullable", hint="a record without an event time belongs to no window; drop nullable=True")
+            raise DeclarationError(f"schema {name!r}: time field {time!r} is nullable",
+                                   hint="a record without an event time belongs to no window; drop nullable=True")
         self.time = time
         self.lateness = duration(lateness, f"schema {name!r}: lateness")
         self.ahead = duration(ahead, f"schema {name!r}: ahead")
@@ -89,7 +92,8 @@ class Schema:
             raise DeclarationError(f"{what}: there is a field of that name already", hint="give one of them another name")
         column.field.check(name)
         if not column.field.nullable and column.field.default is None:
-            raise DeclarationError(f"{what} may come out null, and is not nullable", hint=f'give it nullable=True or a default: @derived({type(column.field).__name__}(default=...), of=[...])')
+            raise DeclarationError(f"{what} may come out null, and is not nullable",
+                                   hint=f'give it nullable=True or a default: @derived({type(column.field).__name__}(default=...), of=[...])')
         self.derive[name] = column
 
     def _check_paths(self) -> None:
@@ -97,7 +101,8 @@ class Schema:
         for path, name in paths.items():
             for length in range(1, len(path)):
                 if path[:length] in paths:
-                    raise DeclarationError(f"schema {self.name!r}: field {name!r} lies inside field {paths[path[:length]]!r}", hint="a value is either read or looked into: drop one of the two")
+                    raise DeclarationError(f"schema {self.name!r}: field {name!r} lies inside field {paths[path[:length]]!r}",
+                                           hint="a value is either read or looked into: drop one of the two")
 
     @property
     def columns(self) -> dict[str, Field]:

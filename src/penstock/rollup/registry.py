@@ -65,7 +65,7 @@ class Registry:
         if definition.generation not in known:
             if known and start is None:
                 raise UsageError(f"{definition.bolt} has changed: generation {definition.generation} is new, and {self.published(definition.bolt)} is served",
-                                 hint="say where the new one begins: --from earliest, --from latest or --from TIME; then `penstock publish` when it has caught up")
+                                 hint="say where the new one begins: --from earliest, latest or a time; then `penstock publish` when it has caught up")
         self._claim_names(definition)
         for name, ttl in self._tables(definition, known).items():
             self.table.create(name, ttl=ttl)
@@ -152,7 +152,8 @@ class Registry:
         row = f"published/{bolt}".encode()
         old = self.table.get(CONTROL_TABLE, [(row, CONTROL_COLUMN)])[0]
         if not self.table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, old, json.dumps({"generation": generation}).encode()):
-            raise UsageError(f"another generation of {bolt} was published at the same moment", hint="look with `penstock status`, and publish again if that was not meant")
+            raise UsageError(f"another generation of {bolt} was published at the same moment",
+                             hint="look with `penstock status`, and publish again if that was not meant")
 
     def definition(self, bolt: str, generation: str) -> BoltDefinition:
         """The definition of a generation. Raises NotFoundError."""
@@ -170,7 +171,8 @@ class Registry:
         """The published definition of the bolt that makes a roll-up or a dataset. Raises NotFoundError."""
         found = self._get(f"provider/{what}/{name}") if CONTROL_TABLE in self.table.tables() else None
         if found is None:
-            raise NotFoundError(f"there is no {'roll-up' if what == 'rollup' else what} {name!r} here", hint=f"there are {', '.join(self.names(what)) or 'none yet: run a topology first'}")
+            raise NotFoundError(f"there is no {'roll-up' if what == 'rollup' else what} {name!r} here",
+                                hint=f"there are {', '.join(self.names(what)) or 'none yet: run a topology first'}")
         definition = self.definition(found["bolt"], self.published(found["bolt"]))
         if f"{what}/{name}" not in definition.makes:
             raise NotFoundError(f"{what} {name!r} is not made by the generation of {definition.bolt} that is served, {definition.generation}",

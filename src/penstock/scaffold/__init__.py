@@ -1,4 +1,4 @@
-"""What `penstock new` makes a project from: the files of `project/`, with NAME in their names and texts replaced.
+"""What `penstock new` makes a project from: the files of `new-project/`, with NAME in their names and texts replaced.
 
 A template's name ends in `.tmpl`, so that no tool takes it for a module; `@NAME@` stands for the module's name (shop), `@CLASS@` for the class's (Shop),
 `@TITLE@` for what the user typed. `lib/` becomes NAME_lib, `topology.py` NAME.py, and `gitignore` .gitignore.
@@ -47,7 +47,7 @@ def create(name: str, into: Path) -> Project:
         raise ConfigurationError(f"{folder} is there already, and is not an empty folder", hint="choose another name, or --into another folder")
     words = {"@NAME@": module, "@CLASS@": "".join(part.capitalize() for part in module.split("_")), "@TITLE@": name}
     files = {}
-    for path, text in _templates(resources.files("penstock.scaffold") / "project", ""):
+    for path, text in _templates(resources.files("penstock.scaffold") / "new-project", ""):
         for word, value in words.items():
             text = text.replace(word, value)
         files[_place(path, module)] = text

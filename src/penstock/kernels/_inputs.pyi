@@ -1,0 +1,1 @@
+"""Cython only: nothing of this module is meant for Python."""
