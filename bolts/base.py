@@ -23,8 +23,11 @@ from penstock.rollup.control import ShardId
 from penstock.rollup.driver import Driver
 from penstock.rollup.reader import Reader, Run
 from penstock.rollup.shard import Delivery, Limits, Shard, Surroundings
-from penstock.spouts.base import CONFIG, DEPLOYMENT
+from penstock.spouts.base import CONFIG, DEPLOYMENT, BatchSpout
 from penstock.table import Table
+
+
+SHORTEST_FLUSH = 10_000  # microseconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +82,16 @@ class BatchBolt(Bolt):
         The records of a partition all go to one task: the grouping is not yours to choose, for another one would break exactness.
         """
         schema = getattr(source, "schema", None)
-        if not isinstance(schema, Schema):
+        if not isinstance(schema, Schema) or not issubclass(source.component_cls, BatchSpout):
             raise DeclarationError(f"{cls.__name__}: its source is {source!r}, not a spout", hint="write live = KafkaSpout.spec(schema), then pass live")
         spec = super().spec(name=name, inputs={source: Grouping.fields("partition")}, par=par, config=config)
         spec.schema, spec.source = schema, source
         spec.flush = duration(flush if flush is not None else cls.flush_default, f"{cls.__name__}: flush")
+        if spec.flush < SHORTEST_FLUSH:
+            raise DeclarationError(f"{cls.__name__}: flush {flush!r} is too short", hint="10ms is the shortest; 5s is usual")
+        unknown = sorted(set(cls.columns or ()) - set(schema.columns))
+        if unknown:
+            raise DeclarationError(f"{cls.__name__}: there is no column {unknown[0]!r} in schema {schema.name!r}", hint=f"its columns are {', '.join(schema.columns)}")
         spec.makes = cls.definition_of(schema)
         return spec
 
@@ -164,11 +172,11 @@ class BatchBolt(Bolt):
     def _run(self) -> None:
         """One message from Storm. pystorm's own calls `process` with a tuple; ours is for batches."""
         message = self.read_tuple()
+        if self.failure is not None:
+            raise self.failure
         if self.is_heartbeat(message):
             self.send_message({"command": "sync"})
             return
-        if self.failure is not None:
-            raise self.failure
         if self.is_tick(message):
             self.ack(message)
             with self.lock:

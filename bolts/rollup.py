@@ -3,10 +3,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Sequence
 
-from streamparse.dsl.bolt import ShellBoltSpec
-from streamparse.dsl.component import ComponentSpec
-
-from penstock.bolts.base import BatchBolt
+from penstock.bolts.base import BatchBolt, ComponentSpec, ShellBoltSpec
 from penstock.errors import DeclarationError
 from penstock.kernels import RollupPlan
 from penstock.model import Rollup, Schema, fingerprint

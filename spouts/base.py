@@ -5,9 +5,11 @@ import json
 from typing import Any
 
 from streamparse import Spout
+from streamparse.dsl.spout import ShellSpoutSpec
 
 from penstock.deployment import Deployment
 
+__all__ = ["CONFIG", "DEPLOYMENT", "FIELDS", "BatchSpout", "ShellSpoutSpec", "task_place"]
 FIELDS = ["incarnation", "topic", "partition", "previous_next_offset", "first_offset", "next_offset", "skipped", "lost", "bytes", "caught_up"]
 CONFIG = "penstock.component"  # a component's own settings, JSON, in its Storm configuration
 DEPLOYMENT = "penstock.deployment"  # the deployment, JSON, in the topology's configuration

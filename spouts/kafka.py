@@ -4,18 +4,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from streamparse.dsl.spout import ShellSpoutSpec
-
 from penstock.errors import NotFoundError, PenstockError
 from penstock.log import Chunk
 from penstock.model import Schema
 from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
 from penstock.rollup.shard import Limits
-from penstock.spouts.base import BatchSpout
+from penstock.spouts.base import BatchSpout, ShellSpoutSpec
 
 TUPLE_BYTES = 1 << 20  # near 1 MiB is where Storm's pipe is fastest
 TUPLE_EVERY = 50_000  # microseconds between tuples that are not full
 TUPLE_OFFSETS = 1 << 17
+LOOK_EVERY = 1_000_000  # microseconds between two looks whether the topic is still the same one
 
 
 @dataclasses.dataclass
@@ -54,6 +53,7 @@ class KafkaSpout(BatchSpout):
         self.topic = self.deployment.topic(self.settings["schema"]["name"])
         self.active = True
         self.turn = 0
+        self.looked_at = 0
         self.partitions = self.assigned()
 
     def assigned(self) -> list[_Partition]:
@@ -82,6 +82,10 @@ class KafkaSpout(BatchSpout):
         """Send something of a partition if there is something and it may be sent."""
         assert self.deployment is not None
         now = self.deployment.now()
+        if partition.position is None or not 0 <= now - self.looked_at < LOOK_EVERY:
+            self.looked_at = now
+            if self.deployment.log.incarnation(self.topic) != partition.shard.incarnation:
+                raise NotFoundError(f"topic {self.topic!r} was deleted and created anew", hint="start the topology again: what is in it now is counted on its own")
         if 0 < partition.retry_at - now <= 1_000_000:
             return False
         if partition.position is None:

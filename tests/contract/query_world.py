@@ -15,7 +15,7 @@ from penstock.kernels.encode import encode_list
 from penstock.log.memory import MemoryLog
 from penstock.model import By, Count, Decimal, Enum, Int, Max, Min, Ratio, Rollup, Schema, String, Sum, Timestamp, Uniques
 from penstock.rollup.calls import Pause
-from penstock.rollup.control import ShardId
+from penstock.rollup.control import Progress, ShardId
 from penstock.rollup.reader import Reader
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.rollup.rollup_shard import RollupShard
@@ -140,8 +140,8 @@ class _Shard(RollupShard):
         super().__init__(identity, _Around(world), [RollupPlan(world.rollup)])
         self.folds = world.fold
 
-    def fold_until(self) -> int:
-        return super().fold_until() if self.folds else self.folded
+    def fold_until(self, durable: Progress) -> int:
+        return super().fold_until(durable) if self.folds else self.folded
 
     def commit(self) -> Any:
         return super().commit() if self.commits else self.stay()

@@ -291,11 +291,6 @@ def test_a_lost_shard_is_claimed_again_when_a_tuple_comes_after_a_pause() -> Non
     assert made.control().owner != owner
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="livelock: a claim resets the pause, so that two live owners take the shard from each other before either has flushed, for ever. "
-    "The pause has to grow until a flush succeeds, and beyond the flush interval",
-)
 @pytest.mark.parametrize("interval", [2, 30])
 def test_two_owners_that_both_live_get_on(interval: int) -> None:
     made = rollups(flush=interval * SECOND)
@@ -427,7 +422,6 @@ def test_limits_are_constants_that_the_spout_is_told() -> None:
         assert bolt.limits.pending >= 2 and bolt.limits.flush_offsets > 0
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="Control.decode lets AttributeError out for JSON that is no object")
 @pytest.mark.parametrize("damaged", [b"null", b"3"])
 def test_a_control_cell_that_is_no_object_is_corrupt(damaged: bytes) -> None:
     with pytest.raises(CorruptionError, match="control cell"):

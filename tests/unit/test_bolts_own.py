@@ -126,11 +126,6 @@ def test_an_error_of_ones_own_stops_the_bolt_with_that_error(stage: str) -> None
     assert replies(bolt) == [] and made.control().done.offset == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a heartbeat is answered before the failure is looked at: on Storm, where tuples are pending and none comes, a dead bolt looks alive "
-    "until the message timeout",
-)
 def test_a_bolt_that_failed_does_not_answer_heartbeats() -> None:
     made = recorder()
     made.produce([event()])
@@ -142,7 +137,6 @@ def test_a_bolt_that_failed_does_not_answer_heartbeats() -> None:
         bolt.send({"id": "x", "comp": None, "stream": "__heartbeat", "task": -1, "tuple": []})
 
 
-@pytest.mark.xfail(strict=True, reason="columns are not checked when a bolt of one's own is declared: a misspelt one is silently not there")
 def test_columns_that_the_schema_has_not_are_refused_when_they_are_declared() -> None:
     class Misspelt(BatchBolt):
         columns = ("k", "amuont")
@@ -151,9 +145,6 @@ def test_columns_that_the_schema_has_not_are_refused_when_they_are_declared() ->
         Misspelt.spec(KafkaSpout.spec(EVENTS))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tuples that arrive while a claim finishes overtake the one that caused it: they are failed, and everything is sent again"
-)
 def test_tuples_that_arrive_during_a_claim_are_taken_in_their_order() -> None:
     made = recorder()
     for _ in range(3):

@@ -96,7 +96,6 @@ def test_imports_point_one_way(part: str, never: tuple[str, ...]) -> None:
 STREAMPARSE = {"penstock.topology", "penstock.spouts.base", "penstock.bolts.base"}
 
 
-@pytest.mark.xfail(strict=True, reason="spouts.kafka, bolts.rollup and runner.wire import streamparse too (for types and the component's base class)")
 def test_streamparse_is_imported_in_three_places_and_by_storm() -> None:
     found = {name for name, (_, names) in ALL.items() if any(one.partition(".")[0] in ("streamparse", "pystorm") for one in names)}
     assert {name for name in found if not name.startswith("penstock.storm.")} == STREAMPARSE

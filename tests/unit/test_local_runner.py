@@ -198,7 +198,6 @@ def test_a_users_mistake_ends_the_run_at_once(deployment: Deployment) -> None:
     assert Sink.errors["process"]
 
 
-@pytest.mark.xfail(strict=True, reason="a bolt that raises while the runner drains is not started again, and the run ends as if all were well")
 def test_an_error_while_draining_is_not_swallowed(deployment: Deployment) -> None:
     class Slow(Topology):
         live = KafkaSpout.spec(EVENTS)

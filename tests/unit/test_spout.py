@@ -220,11 +220,6 @@ def test_a_log_that_ends_before_the_committed_position_is_an_error() -> None:
         made.next(made.spout())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the spout learns the topic's incarnation when it starts and never again: records of a topic that was created anew meanwhile are "
-    "sent, and counted, as the old incarnation's",
-)
 def test_records_of_a_topic_created_anew_are_never_sent_as_the_old_ones() -> None:
     made = bench()
     made.produce([event()])

@@ -75,13 +75,11 @@ def test_is_refused_with_the_name_and_the_fix(declare: Callable[[], Any], messag
     assert message in caught.value.message and caught.value.hint
 
 
-@pytest.mark.xfail(strict=True, reason="a bolt's spec has a schema too, and is taken for a spout's: streamparse then fails with KeyError: 'default'")
 def test_a_bolt_as_a_source_is_refused() -> None:
     with pytest.raises(DeclarationError, match="not a spout"):
         topology(live=(live := KafkaSpout.spec(ADS)), a=(a := ArchiveBolt.spec(live)), b=RollupBolt.spec(a, [rollup()]))
 
 
-@pytest.mark.xfail(strict=True, reason="a flush interval of 0 makes spout and bolt send empty tuples to each other without a pause")
 def test_a_flush_interval_of_nothing_is_refused() -> None:
     with pytest.raises(DeclarationError, match="flush"):
         ArchiveBolt.spec(KafkaSpout.spec(ADS), flush="0s")

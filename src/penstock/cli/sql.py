@@ -96,12 +96,12 @@ def show(rows: Any, format_: str) -> None:
 
 
 def plain(cell: Any) -> Any:
-    """A value as JSON and CSV hold it: numbers as they are, times as ISO 8601, bytes as hexadecimal."""
+    """A value as JSON and CSV hold it: whole numbers as they are, others that must stay exact as text, times as ISO 8601, bytes as hexadecimal."""
     import datetime as dt
     import decimal
 
     if isinstance(cell, decimal.Decimal):
-        return str(cell)
+        return int(cell) if cell == cell.to_integral_value() and cell.as_tuple().exponent == 0 else str(cell)
     if isinstance(cell, (dt.datetime, dt.date, dt.time)):
         return cell.isoformat()
     return cell.hex() if isinstance(cell, bytes) else cell

@@ -7,60 +7,57 @@ from penstock.errors import CorruptionError, InternalError
 from penstock.kernels._arena cimport arena_give, arena_take
 from penstock.kernels._varint cimport fail, get_varint, put_varint
 
+cdef extern from *:
+    int trailing_zeros "__builtin_ctzll"(unsigned long long) noexcept nogil
+
 cdef enum:
     FIRST = 8  # entries of the smallest log
-    FEW = 16  # entries that an insertion sort alone is best for
-    BUCKETS = 1024  # that a sort distributes to at most
+    FEW = 12  # entries that an insertion sort is best for
 
 
-cdef void distribute(uint32_t *entries, uint32_t count, int precision) noexcept nogil:
-    """Nearly sort entries: one pass of an American flag sort (McIlroy, Bostic, McIlroy 1993) by their top bits, in place.
+cdef uint32_t compact_few(uint32_t *entries, uint32_t count) noexcept nogil:
+    """Sort entries by insertion and keep the highest rank of each register; how many are left."""
+    cdef uint32_t entry, at, read, kept = 0
+    for read in range(1, count):
+        entry = entries[read]
+        at = read
+        while at > 0 and entries[at - 1] > entry:
+            entries[at] = entries[at - 1]
+            at -= 1
+        entries[at] = entry
+    for read in range(count):
+        entries[kept] = entries[read]
+        kept += read + 1 == count or entries[read] >> 6 != entries[read + 1] >> 6
+    return kept
 
-    Registers are hashes, so that the buckets, about as many as entries, fill evenly.
-    """
-    cdef uint32_t ends[BUCKETS]
-    cdef uint32_t heads[BUCKETS]
-    cdef uint32_t index, entry, other, total = 0, bucket, buckets = FEW
-    cdef int shift = precision + 6 - 4
-    while buckets < BUCKETS and 2 * buckets <= count:
-        buckets *= 2
-        shift -= 1
-    memset(ends, 0, buckets * sizeof(uint32_t))
+
+cdef uint32_t compact_many(uint32_t *entries, uint32_t count, int precision) noexcept nogil:
+    """The same by way of registers and a bit for each that is in use: no comparison that cannot be predicted."""
+    cdef uint8_t ranks[1 << 16]  # not zeroed: what is not in use is masked
+    cdef uint64_t used[1 << 10]
+    cdef uint64_t bits
+    cdef uint32_t index, at, kept = 0, words = max(<uint32_t>1 << precision >> 6, 1)
+    cdef uint8_t old
+    memset(used, 0, words * sizeof(uint64_t))
     for index in range(count):
-        ends[entries[index] >> shift] += 1
-    for bucket in range(buckets):
-        heads[bucket] = total
-        total += ends[bucket]
-        ends[bucket] = total
-    for bucket in range(buckets):
-        while heads[bucket] < ends[bucket]:
-            entry = entries[heads[bucket]]
-            while entry >> shift != bucket:
-                other = entries[heads[entry >> shift]]
-                entries[heads[entry >> shift]] = entry
-                heads[entry >> shift] += 1
-                entry = other
-            entries[heads[bucket]] = entry
-            heads[bucket] += 1
+        at = entries[index] >> 6
+        old = ranks[at] & <uint8_t>(0 - (used[at >> 6] >> (at & 63) & 1))
+        ranks[at] = max(old, <uint8_t>(entries[index] & 63))
+        used[at >> 6] |= <uint64_t>1 << (at & 63)
+    for index in range(words):
+        bits = used[index]
+        while bits != 0:
+            at = index << 6 | <uint32_t>trailing_zeros(bits)
+            entries[kept] = at << 6 | ranks[at]
+            kept += 1
+            bits &= bits - 1
+    return kept
 
 
 cdef void compact(hll_t *sketch, int precision) noexcept nogil:
     """Sort the log and keep the highest rank of each register."""
-    cdef uint32_t *log_ = <uint32_t *>sketch.memory
-    cdef uint32_t entry, at, read, kept = 0, count = sketch.count
-    if count > FEW:
-        distribute(log_, count, precision)
-    for read in range(1, count):
-        entry = log_[read]
-        at = read
-        while at > 0 and log_[at - 1] > entry:
-            log_[at] = log_[at - 1]
-            at -= 1
-        log_[at] = entry
-    for read in range(count):
-        log_[kept] = log_[read]
-        kept += read + 1 == count or log_[read] >> 6 != log_[read + 1] >> 6
-    sketch.count = kept
+    cdef uint32_t *entries = <uint32_t *>sketch.memory
+    sketch.count = compact_few(entries, sketch.count) if sketch.count <= FEW else compact_many(entries, sketch.count, precision)
 
 
 cdef int make_dense(hll_t *sketch, int precision, arena_t *arena) noexcept nogil:
@@ -111,6 +108,15 @@ cdef int hll_merge(hll_t *sketch, hll_t *other, int precision, arena_t *arena) n
 
 cdef inline uint32_t varint_size(uint32_t value) noexcept nogil:
     return 1 if value < 1 << 7 else 2 if value < 1 << 14 else 3 if value < 1 << 21 else 4
+
+
+cdef inline uint8_t *put_entry(uint8_t *out, uint32_t value) noexcept nogil:
+    """put_varint for what mostly takes two bytes and sometimes one, which cannot be predicted. May write a byte beyond."""
+    if value >= 1 << 14:
+        return put_varint(out, value)
+    out[0] = <uint8_t>(value & 0x7F) | <uint8_t>((value > 0x7F) << 7)
+    out[1] = <uint8_t>(value >> 7)
+    return out + 1 + (value > 0x7F)
 
 
 cdef uint32_t sparse_size(const uint8_t *registers, int precision, uint32_t *count) noexcept nogil:
@@ -185,7 +191,7 @@ cdef uint8_t *hll_write(hll_t *sketch, uint8_t *out, int precision) noexcept nog
         begin = put_varint(out, sketch.count + 1)
         out = begin
         for index in range(sketch.count):
-            out = put_varint(out, ((log_[index] >> 6) - following) << 6 | (log_[index] & 63))
+            out = put_entry(out, ((log_[index] >> 6) - following) << 6 | (log_[index] & 63))
             following = (log_[index] >> 6) + 1
         return out
     if sparse_size(sketch.memory, precision, &count) < size:

@@ -125,5 +125,5 @@ class Control:
             lost = tuple((start, stop) for start, stop in done.pop("lost"))
             files = tuple(Entry(**entry) for entry in value.pop("files"))
             return cls(done=Progress(lost=lost, **done), files=files, **value)
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise CorruptionError(f"a control cell does not parse: {problem}", hint="the table was written by something else; restore it from a backup") from None

@@ -117,7 +117,7 @@ class Shard:
 
     def receive(self, delivery: Delivery) -> None:
         """Take a tuple, put it off, or fail it."""
-        if self.control is None:
+        if self.control is None or self.inbox:  # not claimed yet, or what came before is still to be taken
             self.inbox.append(delivery)
             return
         expected = self.at.offset
@@ -190,6 +190,7 @@ class Shard:
 
     def ack(self, upto: int) -> None:
         """Answer for the tuples that are durable."""
+        self.claim_pause = FIRST_PAUSE
         still: list[Delivery] = []
         for delivery in self.waiting:
             if delivery.next <= upto:
@@ -203,7 +204,8 @@ class Shard:
         for delivery in self.waiting + self.inbox:
             self.around.reply(False, delivery)
         self.inbox, self.waiting, self.cuts, self.control, self.doubt, self.pin = [], [], [], None, False, None
-        self.claim_at = self.around.now() + int(self.claim_pause * 1_000_000)
+        # Whoever took it needs a flush interval to get anywhere: two live owners would else take it from each other for ever.
+        self.claim_at = self.around.now() + max(int(self.claim_pause * 1_000_000), 0 if self.draining else self.around.flush_interval)
         self.claim_pause = min(2 * self.claim_pause, LONGEST_PAUSE)
 
     # Which job is due.
@@ -264,7 +266,7 @@ class Shard:
         self.durable = self.at = new.done
         self.opened, self.opened_bytes, self.folded, self.caught_up_at = new.done.offset, 0, new.folded, new.caught_up_at
         self.pin = self.first_flush_end(new)
-        self.flush_at, self.claim_pause = self.around.now(), FIRST_PAUSE
+        self.flush_at = self.around.now()
         self.open()
         yield from self.after_claim()
         inbox, self.inbox = self.inbox, []

@@ -80,7 +80,7 @@ def prepare(topology: type[Topology], deployment: Deployment, start: str | None 
         served = registry.published(definition.bolt)
         if served != definition.generation:
             old = registry.definition(definition.bolt, served)
-            registry.prepare(old, deployment.log, topic)
+            registry.prepare(old, deployment.log, deployment.topic(old.schema["name"]))
             running.append(old)
     return running
 
@@ -94,7 +94,7 @@ class LocalRunner:
     def __init__(self, topology: type[Topology], deployment: Deployment, definitions: list[BoltDefinition], *, place: tuple[int, int] = (0, 1)) -> None:
         self.topology, self.deployment = topology, deployment
         self.registry = Registry(deployment.table)
-        self.stopping = False
+        self.stopping = self.draining = False
         self.pairs = [self._pair(definition, place) for definition in definitions]
         self.place = place
 
@@ -256,7 +256,7 @@ class LocalRunner:
         now = time.monotonic()
         task.stop()
         times = pair.raised[which] = [at for at in pair.raised[which] if at > now - CALM] + [now]
-        if isinstance(problem, (UsageError, CorruptionError)) or not isinstance(problem, Exception) or len(times) > RESTARTS:
+        if isinstance(problem, (UsageError, CorruptionError)) or not isinstance(problem, Exception) or len(times) > RESTARTS or self.draining:
             raise problem
         log.warning("%s: %s raised %s: %s; it is started again", pair.definition.bolt, task.name, type(problem).__name__, problem, exc_info=not isinstance(problem, PenstockError))
         pair.lives[which] += 1
@@ -266,7 +266,8 @@ class LocalRunner:
                 self._answer(pair, tuple_id, False)
 
     def _drain(self) -> None:
-        """Take nothing more; make durable and commit what was taken."""
+        """Take nothing more; make durable and commit what was taken. An error now is the run's: there is nobody left to take the tuples again."""
+        self.draining = True
         for pair in self.pairs:
             if pair.spout.component is not None:
                 self._try(pair, "spout", {"command": "deactivate"})

@@ -10,8 +10,6 @@ import json
 import logging
 from typing import Any, Mapping
 
-from streamparse.storm.component import Component
-
 from penstock.spouts.base import DEPLOYMENT
 
 TICK = {"id": "tick", "comp": "__system", "stream": "__tick", "task": -1, "tuple": [1]}
@@ -39,7 +37,7 @@ class Task:
     name: the component's. place: index among its tasks, and how many there are. Set `deployment` to give it stores of the caller's.
     """
 
-    def __init__(self, component_cls: type[Component], name: str, config: Mapping[str, Any], *, place: tuple[int, int] = (0, 1), deployment: Any = None) -> None:
+    def __init__(self, component_cls: type[Any], name: str, config: Mapping[str, Any], *, place: tuple[int, int] = (0, 1), deployment: Any = None) -> None:
         self.component_cls, self.name, self.config, self.place, self.deployment = component_cls, name, dict(config), place, deployment
         self.component: Any = None
         self.wire = Wire()
