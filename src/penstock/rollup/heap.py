@@ -6,6 +6,7 @@ the time of a tuple. And a flush makes and frees some hundred thousand small obj
 from __future__ import annotations
 
 import ctypes
+import gc
 from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -24,7 +25,12 @@ _glibc = _libc()
 
 
 def tune() -> None:
-    """Keep the pages of buffers up to 32 MiB for the next ones. Once a process, before the first tuple."""
+    """Keep the pages of buffers up to 32 MiB for the next ones, and look for garbage cycles seldom: a flush makes none, and many objects.
+
+    Once a process, before the first tuple.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     if _glibc is not None:
         _glibc.mallopt(_MMAP_THRESHOLD, LARGEST)
         _glibc.mallopt(_TRIM_THRESHOLD, 2 * LARGEST)

@@ -29,8 +29,8 @@ class Limits:
     `pending` times as much on its way, so that tuples go on arriving while a flush is written.
     """
 
-    flush_offsets: int = 1 << 17
-    flush_bytes: int = 32 << 20
+    flush_offsets: int = 1 << 18
+    flush_bytes: int = 64 << 20
     pending: int = 2
 
 
