@@ -76,3 +76,22 @@ def one(format: str, field: Field, value: bytes, name: str = "x") -> Any:
     columns = decode_both(format, {name: field}, records_of([value]))
     code = int(columns.reject[0])
     return reasons.NAMES[code & 0xFF] if code else cells(columns.columns[name])[0]
+
+
+def between(values: Sequence[bytes], filler: bytes) -> Records:
+    """Records with these values, each inside of its own filler, further from the buffer's ends than any load reaches."""
+    margin = filler * 150
+    buffer = b"".join(margin + value + margin for value in values)
+    lengths = np.array([len(value) for value in values], np.int32)
+    starts = np.cumsum(lengths.astype(np.int64) + 2 * len(margin)) - lengths - len(margin)
+    nothing, zeros = np.full(len(values), -1, np.int32), np.zeros(len(values), np.int64)
+    return Records(buffer, np.arange(len(values)), zeros, zeros, nothing, starts, lengths, zeros, np.zeros(len(values), np.int32))
+
+
+def assert_neighbours_never_count(format: str, values: Sequence[bytes], fillers: Sequence[bytes]) -> None:
+    """Whatever stands around a record, and whether or not it had to be copied for that, it is read as it is alone."""
+    compiled, _ = PAIRS[format]
+    alone = [outcome(compiled(FIELDS).decode(records_of([value])))[0] for value in values]
+    assert alone == outcome(decode_both(format, FIELDS, records_of(values)))
+    for filler in fillers:
+        assert outcome(compiled(FIELDS).decode(between(values, filler))) == alone, filler

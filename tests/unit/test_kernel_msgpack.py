@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from decoding import FIELDS, cells, decode_both, one, outcome, records_of
+from decoding import FIELDS, assert_neighbours_never_count, cells, decode_both, one, outcome, records_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +109,14 @@ def test_paths_duplicates_and_any_order_of_keys() -> None:
         round * 2) for round in range(300)]
 
 
-@settings(max_examples=600, deadline=None)
+def test_what_stands_around_a_record_never_counts() -> None:
+    whole = msgpack.packb({"ts": 1700000000123, "id": -2**40, "user": {"id": 12345678, "name": "名前"}, "type": "click", "cost": 0.007256, "ok": True,
+                           "note": "a text of more than thirty-two bytes, quite a bit", "x": [1, "é", {"y": None}, b"raw", 70000, 1.5]})
+    cuts = [whole[:length] for length in range(len(whole) + 1)] + [b"\x82\xa2id\xd3\0\0", b"\x81\xa4", b"\x81\xa4type\xad"]
+    assert_neighbours_never_count("msgpack", cuts, [b"\0", b"\xff", b"\xa0", b"a", b"\x81", b"\xc1", b"\xa2id\x05"])
+
+
+@settings(max_examples=400, deadline=None)
 @given(st.floats(width=64) | st.floats(-1e6, 1e6) | st.integers(-10**17, 10**17).map(lambda n: n / 10**7) | st.integers(-10**12,
     10**12).map(lambda n: n / 16) | st.floats(0, 2e9).map(lambda v: round(v, 6)), st.integers(0, 12))
 @example(0.5, 0)
@@ -136,7 +143,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.di
 objects = st.dictionaries(names | st.integers(-5, 5) | st.binary(max_size=2), values, max_size=18)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(objects, min_size=1, max_size=6))
 def test_well_formed_records_decode_as_the_reference_and_the_library_say(rows: list[dict[Any, Any]]) -> None:
     packed = [msgpack.packb(row) for row in rows]
@@ -149,7 +156,7 @@ def test_well_formed_records_decode_as_the_reference_and_the_library_say(rows: l
             assert [cells(column)[row] for column in found.columns.values()] == [expected.get("note"), expected.get("id"), expected.get("ok")]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(objects, min_size=1, max_size=4), st.data())
 def test_damaged_records_are_judged_as_the_reference_judges(rows: list[dict[Any, Any]], data: st.DataObject) -> None:
     damaged = []

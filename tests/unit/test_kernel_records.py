@@ -16,6 +16,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from penstock.errors import CorruptionError
 from penstock.kernels import _records, compress, reference_decode
 from penstock.kernels.columns import Records
+from penstock.kernels.framing import varint
 
 Row = tuple[int, int, "bytes | None", "bytes | None", list[tuple[str, "bytes | None"]]]  # offset delta, milliseconds, key, value, headers
 HAVE = {0: lambda: True, 1: kafka_codec.has_gzip, 2: kafka_codec.has_snappy, 3: kafka_codec.has_lz4, 4: kafka_codec.has_zstd}
@@ -121,6 +122,25 @@ def test_lz4_frames_of_every_make_are_read(blocks: str, checksums: bool) -> None
                 compress.decompress(3, bytes(damaged), 1 << 20)
             except CorruptionError:
                 continue
+
+
+def test_a_block_that_looks_as_if_it_began_with_its_size_is_none() -> None:
+    block = bytes.fromhex("500000001041")  # five literals; or a size of 80 bytes and then one literal
+    frame = bytes.fromhex("04224d18604082") + struct.pack("<I", len(block)) + block + bytes(4)
+    assert compress.decompress(3, frame) == block[1:]
+
+
+@pytest.mark.parametrize("name", [name for name in compress.CODECS if name != "none"])
+def test_what_a_payload_grows_to_may_change_from_call_to_call(name: str) -> None:
+    rng = random.Random(5)
+    plain = batch(ROWS[:1])
+    for size in (10, 1_500_000, 100, 40_000, 1_500_000, 1, 1000):
+        for value in (bytes(size), rng.randbytes(size), bytes(size // 2) + rng.randbytes(size - size // 2)):
+            body = b"\0\0\0\x01" + varint(len(value)) + value + b"\0"
+            data = seal(bytearray(plain[:61]) + compress.compress(varint(len(body)) + body, name), 3, compress.CODECS[name])
+            records = _records.read_batches(data * 2)
+            assert [records.value(0), records.value(1)] == [value, value] and records.buffer.endswith(value + b"\0")
+            assert bytes(memoryview(records.buffer)) == records.buffer
 
 
 def test_control_batches_are_left_out() -> None:

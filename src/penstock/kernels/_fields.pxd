@@ -1,10 +1,12 @@
 """What both decoders share: the wanted fields as C structs and the columns being built."""
 cimport cython
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from penstock.kernels._places cimport Places, Token
 
 cdef struct Label:  # a text of an Enum
+    uint64_t first
+    uint64_t last  # see `text_ends`
     const uint8_t *start
     int32_t length
     int16_t code
@@ -19,6 +21,10 @@ cdef struct Spec:  # a field and its column
     const uint8_t *default_text
     int64_t default_length
     int shift
+    int64_t factor  # 10**shift
+    bint plain  # whether a column takes a whole number as it is, times factor, if it is one of `lowest` and the `span` that follow
+    int64_t lowest
+    uint64_t span
     bint iso
     int64_t max_bytes
     Label *labels
@@ -51,9 +57,10 @@ cdef class Plan(Places):
     cdef int _whole(self, Token *token, int64_t *out) noexcept nogil
     cdef int _instant(self, Spec *spec, Token *token, int64_t *out) noexcept nogil
     cdef int _decimal(self, Spec *spec, Token *token, int64_t *out) noexcept nogil
-    cdef int _label_code(self, Spec *spec, Token *token, int64_t *out) noexcept nogil
+    cdef int _enum(self, Spec *spec, Token *token, int64_t *out) noexcept nogil
     cdef int _string(self, Spec *spec, Token *token) noexcept nogil
     cdef void _slice(self, Spec *spec, int64_t row, Token *token) noexcept nogil
+    cdef int _missing(self, Spec *spec, Token *token, int64_t row) noexcept nogil
     cdef int _take(self, Spec *spec, Token *token, int64_t row) noexcept nogil
     cdef void _clear(self, int64_t row, int taken) noexcept nogil
     cdef begin(self, records)

@@ -5,7 +5,7 @@ well-formed are the tokens turned into values (`accept`), so that the last of du
 record leaves nothing behind, and what a value means is said once for both formats.
 """
 cimport cython
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MIN, UINT64_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
@@ -17,9 +17,9 @@ from penstock.kernels._records import headers_value
 from penstock.kernels.columns import Column, Columns
 from penstock.model import Timestamp
 
-from penstock.kernels._bytes cimport hash_text, is_utf8
-from penstock.kernels._places cimport ABSENT, ESCAPED, FLOAT, FRACTION, HUGE, NO, NONE, NUMBER, OTHER, RAW, TEXT, WHOLE, YES, Places, Token
-from penstock.kernels._values cimport POWERS, number_end, parse_instant, parse_long, scale_double, scale_text, unescape
+from penstock.kernels._bytes cimport PAD, POWERS, copy_text, hash_ends, is_utf8, text_ends
+from penstock.kernels._places cimport ABSENT, ESCAPED, FLOAT, FRACTION, HUGE, NO, NONE, NUMBER, OTHER, RAW, TEXT, WHOLE, YES, Places, Token, padded
+from penstock.kernels._values cimport number_end, parse_instant, parse_long, scale_double, scale_plain_double, scale_text, unescape
 
 cdef int MISSING = _reasons.MISSING
 cdef int NULL_VALUE = _reasons.NULL
@@ -96,6 +96,14 @@ cdef class Plan(Places):
             spec.iso = field.unit == "iso8601"
         elif spec.kind == DECIMAL_KIND:
             spec.shift = field.scale
+        spec.factor = POWERS[spec.shift]
+        if spec.kind == INT_KIND:
+            spec.lowest, spec.span = INT64_MIN, UINT64_MAX
+        elif spec.kind == TIMESTAMP_KIND:
+            spec.lowest, spec.span = 0, (INSTANT_LIMIT - 1) // spec.factor
+        else:
+            spec.lowest, spec.span = 1 - POWERS[18 - spec.shift], 2 * (POWERS[18 - spec.shift] - 1)
+        spec.plain = spec.kind == INT_KIND or spec.kind == DECIMAL_KIND or (spec.kind == TIMESTAMP_KIND and not spec.iso)
         if spec.has_default:
             value = field.canonical(field.default)
             if spec.kind == STRING_KIND:
@@ -112,6 +120,8 @@ cdef class Plan(Places):
         """The enum's texts in an open-addressing table that is at most half full."""
         cdef uint32_t size = 2
         cdef uint32_t at
+        cdef uint64_t first, last
+        cdef const uint8_t *start
         cdef bytes text
         while size < 2 * len(values):
             size *= 2
@@ -120,12 +130,14 @@ cdef class Plan(Places):
             raise MemoryError
         spec.label_mask = size - 1
         for code, value in enumerate(values):
-            text = value.encode()
+            text = value.encode() + bytes(PAD)
             self._kept.append(text)
-            at = hash_text(<const uint8_t *><const char *>text, len(text)) & spec.label_mask
+            start = <const uint8_t *><const char *>text
+            text_ends(start, len(text) - PAD, &first, &last)
+            at = hash_ends(first, last, len(text) - PAD) & spec.label_mask
             while spec.labels[at].start != NULL:
                 at = (at + 1) & spec.label_mask
-            spec.labels[at] = Label(<const uint8_t *><const char *>text, len(text), code)
+            spec.labels[at] = Label(first, last, start, len(text) - PAD, code)
 
     cdef int _text(self, Token *token, const uint8_t **start, int64_t *length) noexcept nogil:
         """The text of a token, decoded. WRONG_TYPE where it holds none."""
@@ -146,9 +158,9 @@ cdef class Plan(Places):
         cdef int64_t power
         if token.shape == WHOLE:
             power = POWERS[18 - spec.shift]
-            if token.value >= power or token.value <= -power:
+            if not -power < token.value < power:
                 return OUT_OF_RANGE
-            out[0] = token.value * POWERS[spec.shift]
+            out[0] = token.value * spec.factor
             return 0
         if token.shape == FRACTION:
             if token.places <= spec.shift:
@@ -199,26 +211,31 @@ cdef class Plan(Places):
             return WRONG_TYPE
         return scale_text(start, length, spec.shift, out)
 
-    cdef int _label_code(self, Spec *spec, Token *token, int64_t *out) noexcept nogil:
-        cdef const uint8_t *start
-        cdef int64_t length
+    cdef int _enum(self, Spec *spec, Token *token, int64_t *out) noexcept nogil:
+        cdef const uint8_t *start = token.start
+        cdef int64_t length = token.length
+        cdef uint64_t first, last
         cdef uint32_t at
         cdef Label *label
-        cdef int reason = self._text(token, &start, &length)
-        if reason:
-            return reason
-        at = hash_text(start, length) & spec.label_mask
+        if token.shape == ESCAPED:
+            start, length = self.scratch, unescape(token.start, token.length, self.scratch)
+            if length < 0:
+                return BAD_TEXT
+        elif token.shape != TEXT and token.shape != RAW:
+            return WRONG_TYPE
+        text_ends(start, length, &first, &last)
+        at = hash_ends(first, last, length) & spec.label_mask
         while True:
             label = &spec.labels[at]
             if label.start == NULL:
-                return NOT_IN_ENUM
-            if label.length == length and memcmp(label.start, start, length) == 0:
+                return BAD_TEXT if token.shape == RAW and not is_utf8(start, length) else NOT_IN_ENUM
+            if label.length == length and label.first == first and label.last == last and (length <= 16 or memcmp(label.start, start, length) == 0):
                 out[0] = label.code
                 return 0
             at = (at + 1) & spec.label_mask
 
     cdef int _string(self, Spec *spec, Token *token) noexcept nogil:
-        """Append a text to the column; its capacity is that of all texts together."""
+        """Append a text to the column; its capacity is that of all texts together and PAD."""
         cdef uint8_t *to = spec.text + spec.used
         cdef int64_t length = token.length
         if token.shape == ESCAPED:
@@ -233,7 +250,7 @@ cdef class Plan(Places):
         if length > spec.max_bytes:
             return TOO_LONG
         if token.shape != ESCAPED:
-            memcpy(to, token.start, length)
+            copy_text(to, token.start, length)
         spec.used += length
         return 0
 
@@ -244,8 +261,8 @@ cdef class Plan(Places):
         if spec.lengths[row] < 0:
             return
         token.shape = RAW
-        token.start = self.buffer + spec.starts[row]
         token.length = spec.lengths[row]
+        token.start = padded(self, 1, self.buffer + spec.starts[row], token.length)
         if spec.kind == BOOL_KIND:
             if token.length == 4 and memcmp(token.start, b"true", 4) == 0:
                 token.shape = YES
@@ -256,39 +273,19 @@ cdef class Plan(Places):
             if number_end(token.start, end, &token.whole) == end:
                 token.shape = NUMBER
 
-    cdef int _take(self, Spec *spec, Token *token, int64_t row) noexcept nogil:
-        """One value into its column. 0 or a reason."""
+    cdef int _missing(self, Spec *spec, Token *token, int64_t row) noexcept nogil:
+        """A default, a null or the reason why there is none, for a token that holds nothing."""
         cdef int64_t value = 0
-        cdef int reason = 0
-        cdef bint null = False
-        if token.shape <= NONE:
-            if token.shape == ABSENT and spec.has_default:
-                value = spec.default_value
-                if spec.kind == STRING_KIND:
-                    memcpy(spec.text + spec.used, spec.default_text, spec.default_length)
-                    spec.used += spec.default_length
-            elif not spec.nullable:
-                return MISSING if token.shape == ABSENT else NULL_VALUE
-            else:
-                spec.nulls += 1
-                null = True
-        elif spec.kind == INT_KIND:
-            reason = self._whole(token, &value)
-        elif spec.kind == DECIMAL_KIND:
-            reason = self._decimal(spec, token, &value)
-        elif spec.kind == TIMESTAMP_KIND:
-            reason = self._instant(spec, token, &value)
-        elif spec.kind == ENUM_KIND:
-            reason = self._label_code(spec, token, &value)
-        elif spec.kind == STRING_KIND:
-            reason = self._string(spec, token)
+        if token.shape == ABSENT and spec.has_default:
+            value = spec.default_value
+            if spec.kind == STRING_KIND:
+                memcpy(spec.text + spec.used, spec.default_text, spec.default_length)
+                spec.used += spec.default_length
+        elif not spec.nullable:
+            return MISSING if token.shape == ABSENT else NULL_VALUE
         else:
-            value = token.shape == YES
-            reason = 0 if token.shape == YES or token.shape == NO else WRONG_TYPE
-        if reason:
-            return reason
-        if spec.valid != NULL:
-            spec.valid[row] = not null
+            spec.nulls += 1
+            spec.valid[row] = False
         if spec.longs != NULL:
             spec.longs[row] = value
         elif spec.offsets != NULL:
@@ -299,28 +296,64 @@ cdef class Plan(Places):
             spec.flags[row] = <uint8_t>value
         return 0
 
+    cdef int _take(self, Spec *spec, Token *token, int64_t row) noexcept nogil:
+        """One value into its column. 0 or a reason; what stands in the column then is for `_clear`."""
+        cdef int64_t value = 0
+        cdef int reason
+        if token.shape <= NONE:
+            return self._missing(spec, token, row)
+        if spec.kind == INT_KIND:
+            return self._whole(token, &spec.longs[row])
+        if spec.kind == TIMESTAMP_KIND:
+            return self._instant(spec, token, &spec.longs[row])
+        if spec.kind == DECIMAL_KIND:
+            return self._decimal(spec, token, &spec.longs[row])
+        if spec.kind == ENUM_KIND:
+            reason = self._enum(spec, token, &value)
+            spec.codes[row] = <int16_t>value
+            return reason
+        if spec.kind == STRING_KIND:
+            reason = self._string(spec, token)
+            spec.offsets[row + 1] = <int32_t>spec.used
+            return reason
+        spec.flags[row] = token.shape == YES
+        return 0 if token.shape == YES or token.shape == NO else WRONG_TYPE
+
     cdef void accept(self, int64_t row) noexcept nogil:
         """Turn the tokens of a well-formed record into the values of a row, or refuse it for the first field that does not fit."""
         cdef Token slice
+        cdef Token *tokens = self.tokens
+        cdef Token *token
         cdef Spec *spec
+        cdef int64_t power
         cdef int i, reason
         for i in range(self.width):
             spec = &self.specs[i]
             if spec.source == FROM_VALUE:
-                reason = self._take(spec, &self.tokens[spec.node], row)
+                token = &tokens[spec.node]
+                if token.shape == WHOLE:
+                    if spec.plain and <uint64_t>token.value - <uint64_t>spec.lowest <= spec.span:
+                        spec.longs[row] = token.value * spec.factor
+                        continue
+                elif token.shape == FRACTION and spec.kind == DECIMAL_KIND and token.places <= spec.shift:
+                    power = POWERS[18 - spec.shift + token.places]
+                    if -power < token.value < power:
+                        spec.longs[row] = token.value * POWERS[spec.shift - token.places]
+                        continue
+                elif token.shape == FLOAT and spec.kind == DECIMAL_KIND:
+                    if scale_plain_double(token.real, <double>spec.factor, &spec.longs[row]):
+                        continue
+                reason = self._take(spec, token, row)
             elif spec.source == FROM_SLICES:
                 self._slice(spec, row, &slice)
                 reason = self._take(spec, &slice, row)
             else:
                 reason = 0 if 0 <= spec.starts[row] < INSTANT_LIMIT else OUT_OF_RANGE
                 spec.longs[row] = spec.starts[row]
-                if spec.valid != NULL:
-                    spec.valid[row] = True
             if reason:
                 self._clear(row, i)
                 self.reject[row] = reason | (i + 1) << 8
                 return
-        self.reject[row] = 0
 
     cdef void refuse(self, int64_t row, int reason) noexcept nogil:
         """Reject a record as a whole."""
@@ -360,8 +393,9 @@ cdef class Plan(Places):
         cdef bytes buffer = records.buffer
         cdef int64_t longest = 0
         self.buffer = <const uint8_t *><const char *>buffer
+        self.inner, self.inner_end = self.buffer + PAD, self.buffer + (size - PAD)
         self._arrays = []
-        rejects = np.empty(count, np.int32)
+        rejects = np.zeros(count, np.int32)
         self._arrays.append((rejects, None, None, records))
         if count == 0:
             return
@@ -389,14 +423,14 @@ cdef class Plan(Places):
             valid = data = ends = None
             spec.longs, spec.codes, spec.flags, spec.offsets, spec.valid = NULL, NULL, NULL, NULL, NULL
             if field.nullable:
-                valid = np.empty(count, np.uint8)
+                valid = np.ones(count, np.uint8)
                 flags = valid
                 spec.valid = &flags[0]
             if spec.kind == STRING_KIND:
                 text += count * spec.default_length
                 if text > _MAX_TEXT:
                     raise PenstockError(f"{count} records may hold {text} bytes of text in one column", hint="decode fewer records at once")
-                data = np.empty(text + 1, np.uint8)
+                data = np.empty(text + PAD, np.uint8)
                 ends = np.empty(count + 1, np.int32)
                 flags, offsets = data, ends
                 spec.text, spec.offsets = &flags[0], &offsets[0]
@@ -441,16 +475,16 @@ cdef int64_t _check(starts, lengths, int64_t count, int64_t size, int64_t *longe
     """The bytes of all slices together. Raises CorruptionError where one is not inside the buffer."""
     cdef const int64_t[::1] start = starts
     cdef const int32_t[::1] length = lengths
-    cdef int64_t i, total = 0
+    cdef int64_t i, n, total = 0, most = longest[0]
     cdef bint inside = start.shape[0] == count and length.shape[0] == count
     if inside:
         for i in range(count):
-            if length[i] > 0:
-                total += length[i]
-                if length[i] > longest[0]:
-                    longest[0] = length[i]
-            if length[i] >= 0 and (start[i] < 0 or start[i] > size - length[i]):
-                inside = False
+            n = length[i]
+            inside &= (n < 0) | ((start[i] >= 0) & (start[i] <= size - n))
+            n = max(n, 0)
+            total += n
+            most = max(most, n)
     if not inside:
         raise CorruptionError("records do not lie inside their buffer")
+    longest[0] = most
     return total

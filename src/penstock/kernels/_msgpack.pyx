@@ -5,14 +5,14 @@ The walk checks the whole record against the msgpack specification, and expects 
 import threading
 
 cimport cython
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from penstock.kernels import reasons as _reasons
 
 from penstock.kernels._bytes cimport big16, big32, big64, starts_with
 from penstock.kernels._fields cimport Plan
-from penstock.kernels._places cimport FLOAT, HUGE, NO, NONE, OTHER, RAW, WHOLE, YES, Entry, Keys, Node, Token
+from penstock.kernels._places cimport FLOAT, HUGE, NO, NONE, OTHER, RAW, WHOLE, YES, BEGIN, Entry, Node, Token, forget, padded
 
 cdef int MALFORMED = _reasons.MALFORMED
 cdef int TOO_DEEP = _reasons.TOO_DEEP
@@ -25,7 +25,6 @@ cdef int MAX_DEPTH = _reasons.MAX_DEPTH
 
 cdef struct Walk:
     const uint8_t *end
-    const uint8_t *limit
     int reason
 
 cdef struct Head:  # of a value: how long it is without what a container holds, and what follows
@@ -118,70 +117,56 @@ cdef const uint8_t *_skip(Walk *walk, const uint8_t *p, int depth) noexcept nogi
         left[level - 1] -= 1
 
 
-cdef inline void _whole(Token *token, int64_t value) noexcept nogil:
-    token.shape = WHOLE
-    token.value = value
-
-
-cdef const uint8_t *_value(Plan plan, Walk *walk, const uint8_t *p, int target, int depth) noexcept nogil:
-    """Read the value at a wanted place. p < end."""
-    cdef const uint8_t *end = walk.end
+cdef const uint8_t *_nested(Plan plan, Walk *walk, const uint8_t *p, int target, int depth) noexcept nogil:
+    """Read a value at a wanted place that `_fixed` does not cover. p < end."""
     cdef Token *token = &plan.tokens[target]
-    cdef Node *node = &plan.nodes[target]
     cdef uint8_t first = p[0]
-    cdef uint8_t size = _fixed[first]
+    cdef Head head
+    token.shape = OTHER
+    if plan.nodes[target].inner >= 0 and (0x80 <= first <= 0x8F or first >= 0xDE):
+        p = _head(p, walk.end, &head)
+        if p == NULL:
+            return NULL
+        if depth == MAX_DEPTH:
+            walk.reason = TOO_DEEP
+            return NULL
+        return _map(plan, walk, p, head.items // 2, target, depth + 1)
+    if 0xD9 <= first <= 0xDB:
+        p = _head(p, walk.end, &head)
+        token.shape = RAW
+        token.start, token.length = head.body, head.size
+        return p
+    return _skip(walk, p, depth)
+
+
+cdef inline void _fixed_value(Token *token, const uint8_t *p) noexcept nogil:
+    """Read a value that `_fixed` covers and that is there as a whole."""
+    cdef uint8_t first = p[0]
     cdef uint64_t bits
     cdef uint32_t half
     cdef float single
-    cdef Head head
-    if node.last > target:
-        plan.forget(target + 1, node.last)
-    if size == 0:
-        token.shape = OTHER
-        if node.inner >= 0 and (0x80 <= first <= 0x8F or first >= 0xDE):
-            p = _head(p, end, &head)
-            if p == NULL:
-                return NULL
-            if depth == MAX_DEPTH:
-                walk.reason = TOO_DEEP
-                return NULL
-            return _map(plan, walk, p, head.items // 2, target, depth + 1)
-        if 0xD9 <= first <= 0xDB:
-            p = _head(p, end, &head)
-            token.shape = RAW
-            token.start, token.length = head.body, head.size
-            return p
-        return _skip(walk, p, depth)
-    if end - p < size:
-        return NULL
+    cdef int unused
     if 0xA0 <= first <= 0xBF:
         token.shape = RAW
         token.start = p + 1
         token.length = first & 0x1F
+    elif 0xCC <= first <= 0xD3:
+        token.shape = WHOLE
+        unused = 64 - (8 << (first & 3))
+        bits = big64(p + 1)  # padded
+        if first >= 0xD0:
+            token.value = <int64_t>bits >> unused
+        else:
+            token.value = <int64_t>(bits >> unused)
+            if token.value < 0:
+                token.shape = HUGE
     elif first < 0x80 or first >= 0xE0:
-        _whole(token, <int8_t>first)
+        token.shape = WHOLE
+        token.value = <int8_t>first
     elif first == 0xCB:
         token.shape = FLOAT
         bits = big64(p + 1)
         memcpy(&token.real, &bits, 8)
-    elif first == 0xCC:
-        _whole(token, p[1])
-    elif first == 0xCD:
-        _whole(token, big16(p + 1))
-    elif first == 0xCE:
-        _whole(token, big32(p + 1))
-    elif first == 0xCF:
-        _whole(token, <int64_t>big64(p + 1))
-        if token.value < 0:
-            token.shape = HUGE
-    elif first == 0xD0:
-        _whole(token, <int8_t>p[1])
-    elif first == 0xD1:
-        _whole(token, <int16_t>big16(p + 1))
-    elif first == 0xD2:
-        _whole(token, <int32_t>big32(p + 1))
-    elif first == 0xD3:
-        _whole(token, <int64_t>big64(p + 1))
     elif first == 0xCA:
         token.shape = FLOAT
         half = big32(p + 1)
@@ -195,66 +180,79 @@ cdef const uint8_t *_value(Plan plan, Walk *walk, const uint8_t *p, int target, 
         token.shape = YES
     else:
         token.shape = OTHER
-    return p + size
+
+
+cdef const uint8_t *_next_key(Plan plan, Walk *walk, const uint8_t *p, int place, int depth, Entry **before, int *target) noexcept nogil:
+    """Walk over a key that is not the expected one. target: its node."""
+    cdef const uint8_t *end = walk.end
+    cdef const uint8_t *body = NULL
+    cdef int64_t length = 0
+    cdef Head head
+    if p >= end:
+        return NULL
+    if 0xA0 <= p[0] <= 0xBF:
+        body, length = p + 1, p[0] & 0x1F
+        if end - body < length:
+            return NULL
+    elif 0xD9 <= p[0] <= 0xDB:
+        if _head(p, end, &head) == NULL:
+            return NULL
+        body, length = head.body, head.size
+    if body == NULL:
+        target[0] = -1
+        return _skip(walk, p, depth)
+    before[0] = plan.learn(place, before[0], p, body + length - p, body, length, target)
+    return body + length
 
 
 cdef const uint8_t *_map(Plan plan, Walk *walk, const uint8_t *p, int64_t count, int place, int depth) noexcept nogil:
     """Walk over a map that a path leads to or through, from behind its head. depth: of the map itself, the outermost being 1."""
     cdef const uint8_t *end = walk.end
-    cdef const uint8_t *body
-    cdef Keys *keys = &plan.keys[plan.nodes[place].inner]
-    cdef Entry *before = &keys.entries[0]
+    cdef Entry *entries = plan.keys[plan.nodes[place].inner].entries
+    cdef Token *tokens = plan.tokens
+    cdef Node *nodes = plan.nodes
+    cdef Entry *before = &entries[BEGIN]
     cdef Entry *expected
-    cdef Head head
-    cdef int64_t i, length
+    cdef int64_t i
     cdef int target
     cdef uint8_t size
     for i in range(count):
-        expected = &keys.entries[before.following]
-        if expected.length and starts_with(p, end, walk.limit, expected.raw, expected.length):
+        expected = before.following
+        if end - p >= expected.length and starts_with(p, expected.raw, expected.mask):
             p += expected.length
             target = expected.node
             before = expected
         else:
-            if p >= end:
+            p = _next_key(plan, walk, p, place, depth, &before, &target)
+            if p == NULL:
                 return NULL
-            body = NULL
-            if 0xA0 <= p[0] <= 0xBF:
-                body, length = p + 1, p[0] & 0x1F
-                if end - body < length:
-                    return NULL
-            elif 0xD9 <= p[0] <= 0xDB:
-                if _head(p, end, &head) == NULL:
-                    return NULL
-                body, length = head.body, head.size
-            if body == NULL:
-                target = -1
-                p = _skip(walk, p, depth)
-                if p == NULL:
-                    return NULL
-            else:
-                before = plan.learn(place, before, p, body + length - p, body, length, &target)
-                p = body + length
         if p >= end:
             return NULL
+        size = _fixed[p[0]]
+        if size > end - p:
+            return NULL
         if target >= 0:
-            p = _value(plan, walk, p, target, depth)
-        else:
-            size = _fixed[p[0]]
-            if size and end - p >= size:
+            if nodes[target].last > target:
+                forget(tokens, target + 1, nodes[target].last)
+            if size:
+                _fixed_value(&tokens[target], p)
                 p += size
             else:
-                p = _skip(walk, p, depth)
+                p = _nested(plan, walk, p, target, depth)
+        elif size:
+            p += size
+        else:
+            p = _skip(walk, p, depth)
         if p == NULL:
             return NULL
     return p
 
 
-cdef int _record(Plan plan, const uint8_t *p, const uint8_t *end, const uint8_t *limit) noexcept nogil:
+cdef int _record(Plan plan, const uint8_t *p, const uint8_t *end) noexcept nogil:
     """Walk over a record. 0 or the reason to refuse it."""
     cdef Walk walk
     cdef Head head
-    walk.end, walk.limit, walk.reason = end, limit, MALFORMED
+    walk.end, walk.reason = end, MALFORMED
     if p >= end or not (0x80 <= p[0] <= 0x8F or 0xDE <= p[0] <= 0xDF):
         return MALFORMED
     p = _head(p, end, &head)
@@ -287,12 +285,10 @@ cdef class MsgpackDecoder:
         cdef int64_t row, count = len(records)
         cdef const int64_t[::1] starts = records.value_start
         cdef const int32_t[::1] lengths = records.value_length
-        cdef const uint8_t *limit
         cdef const uint8_t *start
         cdef int reason
         with self._lock:
             plan.begin(records)
-            limit = plan.buffer + len(records.buffer)
             with nogil:
                 for row in range(count):
                     reason = 0
@@ -300,9 +296,9 @@ cdef class MsgpackDecoder:
                         if lengths[row] < 0:
                             reason = NO_VALUE
                         else:
-                            plan.forget(0, plan.places - 1)
-                            start = plan.buffer + starts[row]
-                            reason = _record(plan, start, start + lengths[row], limit)
+                            forget(plan.tokens, 0, plan.places - 1)
+                            start = padded(plan, 0, plan.buffer + starts[row], lengths[row])
+                            reason = _record(plan, start, start + lengths[row])
                     if reason:
                         plan.refuse(row, reason)
                     else:

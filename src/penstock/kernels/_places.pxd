@@ -1,5 +1,5 @@
 """The places of a record that somebody wants, what was found there, and the keys seen before."""
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 cdef enum Shape:  # what a decoder found at a wanted place
     ABSENT
@@ -25,17 +25,21 @@ cdef struct Token:
     int64_t value
     double real
 
-cdef struct Entry:  # a key as it stood in an earlier record
+cdef struct Entry:  # a key as it stood in an earlier record, with what a decoder found around it
     uint8_t raw[32]
-    uint32_t length
-    int16_t node  # -1: not wanted
-    int16_t following  # the entry of the key that came after it, 0 where none did
+    uint32_t mask  # a bit for each byte of raw that counts
+    int32_t node  # -1: not wanted
+    int64_t length
+    Entry *following  # that of the key that came after it, the table's BEGIN where none did
 
 cdef enum:
     KEYS = 64
     RAW_KEY = 32
+    BEGIN = 0  # an object begins; as what is expected it matches nothing
+    LOST = 1  # behind a key that has no entry
+    FIRST_KEY = 2
 
-cdef struct Keys:  # entries[0] stands before the first key and matches nothing
+cdef struct Keys:
     int count
     Entry entries[KEYS]
 
@@ -52,10 +56,29 @@ cdef class Places:
     cdef int places
     cdef Keys *keys
     cdef uint8_t *scratch
+    cdef uint8_t *padded
+    cdef int64_t slot
+    cdef const uint8_t *inner  # what lies in here is PAD bytes inside of the buffer of the records
+    cdef const uint8_t *inner_end
     cdef object _names
     cdef int find(self, int parent, const uint8_t *name, int64_t length) noexcept nogil
     cdef int find_escaped(self, int parent, const uint8_t *name, int64_t length) noexcept nogil
     cdef Entry *learn(self, int parent, Entry *before, const uint8_t *raw, int64_t raw_length, const uint8_t *name, int64_t length, int *node) noexcept nogil
-    cdef void forget(self, int first, int last) noexcept nogil
+    cdef const uint8_t *copy(self, int which, const uint8_t *start, int64_t length) noexcept nogil
+    cdef void _begin(self, Keys *keys) noexcept nogil
     cdef lay_out(self, wanted)
     cdef make_room(self, int64_t longest)
+
+
+cdef inline void forget(Token *tokens, int first, int last) noexcept nogil:
+    """Nothing was found at these nodes (yet, or any more: an earlier duplicate held it)."""
+    cdef int i
+    for i in range(first, last + 1):
+        tokens[i].shape = ABSENT
+
+
+cdef inline const uint8_t *padded(Places places, int which, const uint8_t *start, int64_t length) noexcept nogil:
+    """What begins at `start` of the buffer; a copy, if less than PAD bytes stand before or behind it. There are two places for copies, 0 and 1."""
+    if start >= places.inner and places.inner_end - start >= length:
+        return start
+    return places.copy(which, start, length)

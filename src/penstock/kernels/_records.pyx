@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 import cramjam
@@ -19,12 +19,17 @@ from penstock.errors import CorruptionError
 from penstock.kernels import compress
 from penstock.kernels.columns import Records
 
-from penstock.kernels._bytes cimport big16, big32, big64, varint
+from penstock.kernels._bytes cimport PAD, big16, big32, big64, checked_varint, load32, varint
 
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **object, Py_ssize_t size) except -1
+    void Py_SET_SIZE(PyObject *object, Py_ssize_t size)
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
 
 cdef enum:
+    AHEAD = 1024  # bytes: the heads of records lie too far apart for the processor to see that they follow each other
     HEADER = 61  # bytes before the records
     AFTER_LENGTH = 12
     MAGIC = 16
@@ -38,6 +43,12 @@ cdef enum:
     CODEC_MASK = 7
     LOG_APPEND_TIME = 8
     CONTROL = 32
+    LZ4 = 3
+    LZ4_HEAD = 7  # bytes of a frame before its blocks, where it does not say how large they are together
+    LZ4_SMALLEST = 23  # bytes of a frame that is looked at: head, size, a block of its own size and 4 bytes, the end's mark
+    STEP = 1 << 18
+    SMALL_STEP = 1 << 12
+    MOST_GROWTH = 16
 
 cdef int64_t MILLIS = 2**63 // 1000 - 1  # timestamps beyond what microseconds can say stay at the end of the range
 
@@ -50,6 +61,16 @@ cdef struct Batch:  # eight int64, a row of an array
     int64_t count
     int64_t start  # of the payload in the buffer
     int64_t length
+
+cdef struct Rows:  # the arrays of `Records`
+    int64_t *offsets
+    int64_t *timestamps
+    int64_t *key_start
+    int64_t *value_start
+    int64_t *headers_start
+    int32_t *key_length
+    int32_t *value_length
+    int32_t *headers_count
 
 
 def _corrupt(base, what):
@@ -88,14 +109,42 @@ def batch_spans(bytes data not None):
     return np.array(spans, np.int64).reshape(-1, 4)
 
 
+cdef bytes _lz4_magic = compress.LZ4_MAGIC
+cdef const uint8_t *LZ4_MAGIC = <const uint8_t *><const char *>_lz4_magic
+cdef int LZ4_PLAIN = compress.LZ4_PLAIN
+cdef int LZ4_VERSION = compress.LZ4_VERSION
+cdef int LZ4_SIZED = compress.LZ4_SIZED
+_expand_block = cramjam.lz4.decompress_block_into
+
+cdef double _growth = 4  # what payloads decompressed to lately, in their own size: the guess for the next call
+
+
+cdef int64_t _guess(int64_t size):
+    """Room for what `size` bytes of batches probably decompress to, in few different sizes."""
+    cdef int64_t likely = <int64_t>(1.125 * _growth * size)
+    return (likely | (STEP if likely > STEP else SMALL_STEP) - 1) + 1
+
+
+cdef _learn(int64_t size, int64_t used):
+    """Expect the next payloads to grow like these. A larger factor counts at once, a smaller one gradually."""
+    global _growth
+    cdef double growth = min(<double>used / size, <double>MOST_GROWTH)
+    _growth = max(growth, _growth + (growth - _growth) / 8)
+
+
 cdef class _Output:
-    """A bytes object that grows while payloads are decompressed into it."""
+    """A bytes object that grows while payloads are decompressed into it.
+
+    Room that was not used is given back only where it is much. Memory that comes and goes at one size stays with the allocator; pages that the system
+    takes back and hands out anew cost as much as the decompression.
+    """
 
     cdef bytes data
-    cdef int64_t used
+    cdef int64_t used, limit
 
     def __cinit__(self, int64_t size):
-        self.data = PyBytes_FromStringAndSize(NULL, size)
+        self.limit = compress.LIMIT
+        self.data = PyBytes_FromStringAndSize(NULL, min(size, self.limit))
         self.used = 0
 
     cdef reserve(self, int64_t more):
@@ -105,6 +154,10 @@ cdef class _Output:
             memcpy(PyBytes_AS_STRING(wider), PyBytes_AS_STRING(self.data), self.used)
             self.data = wider
 
+    cdef int64_t room(self):
+        """The bytes that can be written without reserving more."""
+        return max(min(<int64_t>len(self.data), self.limit) - self.used, 0)
+
     cdef int64_t copy(self, const uint8_t *source, int64_t size) except -1:
         """Append bytes as they are."""
         self.reserve(size)
@@ -112,31 +165,60 @@ cdef class _Output:
         self.used += size
         return size
 
+    cdef int64_t expand_lz4(self, view, const uint8_t *data, int64_t start, int64_t size) except -2:
+        """Append what the frame in `view`, whose bytes are `data`, at `start` decompresses to, and return its size.
+
+        -1 where it is more than one block with nothing to check, or does not fit: that is for `compress`, whose judgement this must be otherwise.
+        """
+        cdef const uint8_t *frame = data + start
+        cdef int64_t room = self.room(), head = LZ4_HEAD, block
+        cdef uint32_t prefix
+        if size < LZ4_SMALLEST or memcmp(frame, LZ4_MAGIC, 4) != 0 or frame[4] & ~LZ4_PLAIN != LZ4_VERSION:
+            return -1
+        if frame[4] & LZ4_SIZED:
+            head += 8
+        block = load32(frame + head)
+        prefix = load32(frame + head + 4)
+        if block == 0 or block != size - head - 8 or load32(frame + size - 4) != 0 or prefix <= room:
+            return -1
+        try:
+            room = _expand_block(view[start + head + 4:start + size - 4], PyMemoryView_FromMemory(PyBytes_AS_STRING(self.data) + self.used, room, PyBUF_WRITE))
+        except cramjam.DecompressionError:
+            return -1
+        self.used += room
+        return room
+
     cdef int64_t expand(self, int codec, source, int64_t base) except -1:
         """Append what `source` decompresses to, and return its size."""
-        cdef int64_t room = min(compress.guess(codec, source), compress.LIMIT - self.used)
+        cdef int64_t most = max(min(compress.most(codec, source), self.limit - self.used), 0)
+        cdef int64_t room = min(compress.guess(codec, source), most)
         cdef int64_t size
         while True:
             self.reserve(room)
-            room = min(len(self.data) - self.used, compress.LIMIT - self.used)
+            room = min(self.room(), most)
             try:
                 target = PyMemoryView_FromMemory(PyBytes_AS_STRING(self.data) + self.used, room, PyBUF_WRITE)
                 size = compress.decompress_into(codec, source, target)
                 break
             except cramjam.DecompressionError as problem:
-                if room >= compress.LIMIT - self.used or not compress.too_small(problem):
+                if room >= most or not compress.too_small(problem):
                     name = compress.NAMES[codec]
                     raise _corrupt(base, f"its {name} payload does not decompress, or to more than {compress.LIMIT} bytes ({problem})") from None
-                room = min(4 * room, compress.LIMIT - self.used)
+                room = min(4 * room, most)
         self.used += size
         return size
 
     cdef bytes finish(self):
         """The bytes, cut to what is used, without a copy: nobody else has seen the object yet."""
         cdef bytes data = self.data
+        self.data = None
+        if self.used > len(data) // 2:
+            Py_SET_SIZE(<PyObject *>data, self.used)
+            PyBytes_AS_STRING(data)[self.used] = 0
+            return data
         Py_INCREF(data)
         cdef PyObject *only = <PyObject *>data
-        data = self.data = None
+        data = None
         _PyBytes_Resize(&only, self.used)
         data = <bytes>only
         Py_DECREF(data)
@@ -149,11 +231,11 @@ cdef const uint8_t *_headers(const uint8_t *p, const uint8_t *end, int64_t count
     cdef int64_t i, part = 0
     cdef bint same
     for i in range(count):
-        p = varint(p, end, &part)
+        p = checked_varint(p, end, &part)
         if p == NULL or part < 0 or part > end - p:
             return NULL
         same = name != NULL and part == length and memcmp(p, name, length) == 0
-        p = varint(p + part, end, &part)
+        p = checked_varint(p + part, end, &part)
         if p == NULL or part < -1 or part > end - p:
             return NULL
         if same:
@@ -164,59 +246,73 @@ cdef const uint8_t *_headers(const uint8_t *p, const uint8_t *end, int64_t count
     return p
 
 
-cdef int64_t _scan(const uint8_t *buffer, Batch *batch, int64_t *offsets, int64_t *timestamps, int64_t *key_start, int32_t *key_length,
-                   int64_t *value_start, int32_t *value_length, int64_t *headers_start, int32_t *headers_count) noexcept nogil:
-    """Scan a batch's records. How many fit: all of them, unless one does not or bytes are left."""
-    cdef const uint8_t *p = buffer + batch.start
-    cdef const uint8_t *end = p + batch.length
+cdef inline bint _record(const uint8_t *buffer, const Batch *batch, const uint8_t *p, const uint8_t *stop, int64_t row, int64_t *offset, Rows *rows,
+                         bint padded) noexcept nogil:
+    """Read the record in [p, stop) into a row. Whether it is well-formed. offset: that of the record before, relative to the batch; set to this one's.
+
+    padded: PAD bytes can be loaded from `stop` on. A part that ends behind it is noticed at the end at the latest.
+    """
+    cdef int64_t part = 0, delta = 0, first = batch.first_timestamp, millis
+    p = varint(p + 1, stop, &part, padded)  # behind one byte of attributes, unused
+    if p == NULL:
+        return False
+    if batch.append_time:
+        millis = batch.max_timestamp
+    elif part > 0 and first > MILLIS - part:
+        millis = MILLIS
+    elif part < 0 and first < -MILLIS - part:
+        millis = -MILLIS
+    else:
+        millis = first + part
+    rows.timestamps[row] = min(max(millis, -MILLIS), MILLIS) * 1000
+    p = varint(p, stop, &delta, padded)
+    if p == NULL or delta <= offset[0] or delta > batch.last:
+        return False
+    offset[0] = delta
+    rows.offsets[row] = batch.base + delta
+    p = varint(p, stop, &part, padded)
+    if p == NULL or part < -1 or part > stop - p:
+        return False
+    rows.key_start[row] = p - buffer
+    rows.key_length[row] = <int32_t>part
+    p += max(part, 0)
+    p = varint(p, stop, &part, padded)
+    if p == NULL or part < -1 or part > stop - p:
+        return False
+    rows.value_start[row] = p - buffer
+    rows.value_length[row] = <int32_t>part
+    p += max(part, 0)
+    p = varint(p, stop, &part, padded)
+    if p == NULL or part < 0 or part > stop - p:
+        return False
+    rows.headers_start[row] = p - buffer
+    rows.headers_count[row] = <int32_t>part
+    if part:
+        p = _headers(p, stop, part, NULL, 0, NULL, NULL)
+    return p == stop
+
+
+cdef int64_t _scan(const uint8_t *buffer, const uint8_t *limit, const Batch *batch, int64_t row, const Rows *into) noexcept nogil:
+    """Scan a batch's records into rows from `row` on. How many fit: all of them, unless one does not or bytes are left. limit: where the buffer ends."""
+    cdef Rows rows = into[0]
+    cdef const uint8_t *p
+    cdef const uint8_t *end = buffer + batch.start + batch.length
     cdef const uint8_t *stop
-    cdef int64_t i, part = 0, offset = 0, previous = -1, millis, first = batch.first_timestamp
+    cdef int64_t at = batch.start  # of the next record, known from the length of this one: the processor need not have read to its end to go on
+    cdef int64_t i, part = 0, offset = -1
     for i in range(batch.count):
-        p = varint(p, end, &part)
+        p = varint(buffer + at, end, &part, limit - buffer - at >= PAD)
         if p == NULL or part < 1 or part > end - p:
             return i
         stop = p + part
-        p = varint(p + 1, stop, &part)  # one byte of attributes, unused
-        if p == NULL:
+        at = stop - buffer
+        prefetch(stop + AHEAD)
+        if limit - stop >= PAD:
+            if not _record(buffer, batch, p, stop, row + i, &offset, &rows, True):
+                return i
+        elif not _record(buffer, batch, p, stop, row + i, &offset, &rows, False):
             return i
-        if batch.append_time:
-            millis = batch.max_timestamp
-        elif part > 0 and first > MILLIS - part:
-            millis = MILLIS
-        elif part < 0 and first < -MILLIS - part:
-            millis = -MILLIS
-        else:
-            millis = first + part
-        timestamps[i] = (MILLIS if millis > MILLIS else -MILLIS if millis < -MILLIS else millis) * 1000
-        p = varint(p, stop, &offset)
-        if p == NULL or offset <= previous or offset > batch.last:
-            return i
-        previous = offset
-        offsets[i] = batch.base + offset
-        p = varint(p, stop, &part)
-        if p == NULL or part < -1 or part > stop - p:
-            return i
-        key_start[i] = p - buffer
-        key_length[i] = <int32_t>part
-        if part > 0:
-            p += part
-        p = varint(p, stop, &part)
-        if p == NULL or part < -1 or part > stop - p:
-            return i
-        value_start[i] = p - buffer
-        value_length[i] = <int32_t>part
-        if part > 0:
-            p += part
-        p = varint(p, stop, &part)
-        if p == NULL or part < 0 or part > stop - p:
-            return i
-        headers_start[i] = p - buffer
-        headers_count[i] = <int32_t>part
-        if part:
-            p = _headers(p, stop, part, NULL, 0, NULL, NULL)
-        if p != stop:
-            return i
-    return batch.count if p == end else batch.count - 1
+    return batch.count if buffer + at == end else batch.count - 1
 
 
 def read_batches(bytes data not None):
@@ -230,8 +326,8 @@ def read_batches(bytes data not None):
     cdef bytes buffer = data
     cdef int64_t count = len(found)
     headers = np.empty((count + 1, 8), np.int64)
-    cdef int64_t[:, ::1] rows = headers
-    cdef Batch *batches = <Batch *>&rows[0, 0]
+    cdef int64_t[:, ::1] numbers = headers
+    cdef Batch *batches = <Batch *>&numbers[0, 0]
     if any(codec for _, _, codec in found):
         buffer = _unpack(data, found, batches)
     else:
@@ -247,13 +343,14 @@ def read_batches(bytes data not None):
     cdef int64_t[::1] offsets = records.offsets, timestamps = records.timestamps
     cdef int64_t[::1] key_start = records.key_start, value_start = records.value_start, headers_start = records.headers_start
     cdef int32_t[::1] key_length = records.key_length, value_length = records.value_length, headers_count = records.headers_count
+    cdef Rows rows = Rows(&offsets[0], &timestamps[0], &key_start[0], &value_start[0], &headers_start[0], &key_length[0], &value_length[0], &headers_count[0])
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(buffer)
+    cdef const uint8_t *limit = p + len(buffer)
     with nogil:
         for index in range(count):
             if batches[index].count == 0:
                 continue
-            read = _scan(p, &batches[index], &offsets[done], &timestamps[done], &key_start[done], &key_length[done], &value_start[done],
-                         &value_length[done], &headers_start[done], &headers_count[done])
+            read = _scan(p, limit, &batches[index], done, &rows)
             if read != batches[index].count:
                 break
             done += read
@@ -297,7 +394,8 @@ cdef _describe(bytes data, list found, Batch *batches):
 
 cdef bytes _unpack(bytes data, list found, Batch *batches):
     """The payloads of batches, decompressed, one after the other."""
-    cdef _Output output = _Output(4 * len(data) + 4096)
+    cdef _Output output = _Output(_guess(len(data)))
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef int64_t index, start
     cdef int codec
     view = memoryview(data)
@@ -305,12 +403,12 @@ cdef bytes _unpack(bytes data, list found, Batch *batches):
     for index in range(len(found)):
         codec = found[index][2]
         start = output.used
-        payload = view[batches[index].start:batches[index].start + batches[index].length]
-        if codec:
-            output.expand(codec, payload, batches[index].base)
-        else:
-            output.copy(<const uint8_t *>PyBytes_AS_STRING(data) + batches[index].start, batches[index].length)
+        if codec == 0:
+            output.copy(p + batches[index].start, batches[index].length)
+        elif codec != LZ4 or output.expand_lz4(view, p, batches[index].start, batches[index].length) < 0:
+            output.expand(codec, view[batches[index].start:batches[index].start + batches[index].length], batches[index].base)
         batches[index].start, batches[index].length = start, output.used - start
+    _learn(len(data), output.used)
     return output.finish()
 
 

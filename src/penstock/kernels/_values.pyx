@@ -4,24 +4,19 @@ Numbers are worked on as whole decimal digits, so that a value is the same on ev
 `penstock.kernels.reasons`.
 """
 from cpython.mem cimport PyMem_Free
-from libc.math cimport fabs, isfinite, rint
+from libc.math cimport fabs, isfinite
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport strlen
 
 from penstock.kernels import reasons as _reasons
+
+from penstock.kernels._bytes cimport POWERS
 
 cdef extern from "Python.h":
     char *PyOS_double_to_string(double value, char code, int precision, int flags, int *kind) except NULL
 
 cdef int WRONG_TYPE = _reasons.WRONG_TYPE
 cdef int OUT_OF_RANGE = _reasons.OUT_OF_RANGE
-
-cdef int64_t _powers[19]
-cdef int _power
-_powers[0] = 1
-for _power in range(1, 19):
-    _powers[_power] = _powers[_power - 1] * 10
-POWERS = _powers
 
 cdef int64_t FAR = 1_000_000_000_000  # an exponent further out than any record has digits
 
@@ -71,7 +66,7 @@ cdef int scale_text(const uint8_t *p, int64_t n, int shift, int64_t *out) noexce
     cdef const uint8_t *q
     cdef bint negative = False, sticky = False, seen_point = False, minus
     cdef int64_t left = 0, exponent = 0, index = 0, total = 0
-    cdef uint64_t scaled = 0, most = <uint64_t>_powers[18]  # ten times `most` still fits
+    cdef uint64_t scaled = 0, most = <uint64_t>POWERS[18]  # ten times `most` still fits
     cdef int next_digit = 0, digit
     if p < end and p[0] == c"-":
         negative = True
@@ -138,20 +133,16 @@ cdef int _scale_repr(double value, int shift, int64_t *out) noexcept with gil:
 cdef int scale_double(double value, int shift, int64_t *out) noexcept nogil:
     """The shortest decimal text that reads back as `value` (Python's repr), times 10**shift, rounded half to even.
 
-    Two shortcuts spare the text. The text differs from the value by at most half a unit in the last place, and the product here by as much
-    again: where the product is further from a tie than that, both round to the same. And a k of at most 4e15 for which k / 10**shift is the value
-    exactly is the text itself, for neighbours on that decimal grid are then more than one unit in the last place apart.
+    What spares the text, beside `scale_plain_double`: a k of at most 4e15 for which k / 10**shift is the value exactly is the text itself, for neighbours
+    on that decimal grid are then more than one unit in the last place apart.
     """
-    cdef double product, nearest
-    if not isfinite(value):
-        return OUT_OF_RANGE
-    product = value * <double>_powers[shift]
+    cdef double product = value * <double>POWERS[shift]
+    if scale_plain_double(value, <double>POWERS[shift], out):
+        return 0
     if fabs(product) < 4e15:
-        nearest = rint(product)
-        if fabs(product - nearest) <= 0.5 - fabs(product) * 8.9e-16 or nearest / <double>_powers[shift] == value:
-            out[0] = <int64_t>nearest
+        if <double>out[0] / <double>POWERS[shift] == value:
             return 0
-    elif fabs(product) >= 1.1e18:
+    elif not isfinite(value) or fabs(product) >= 1.1e18:
         return OUT_OF_RANGE
     return _scale_repr(value, shift, out)
 
@@ -242,7 +233,7 @@ cdef int parse_instant(const uint8_t *p, int64_t n, int64_t *out) noexcept nogil
         last = 30 if month in (4, 6, 9, 11) else 31
     if day > last:
         return OUT_OF_RANGE
-    fraction = fraction * _powers[9 - digits]  # nanoseconds
+    fraction = fraction * POWERS[9 - digits]  # nanoseconds
     last = <int>(fraction % 1000)
     fraction = fraction // 1000
     if last > 500 or (last == 500 and fraction & 1):

@@ -20,8 +20,9 @@ LZ4_MAGIC = b"\x04\x22\x4d\x18"
 LZ4_VERSION, LZ4_INDEPENDENT, LZ4_SIZED = 0x40, 0x20, 0x08  # bits of a frame's flags
 LZ4_PLAIN = LZ4_INDEPENDENT | LZ4_SIZED
 LZ4_STORED = 1 << 31  # a block that is not compressed
-# What cramjam says of a target that is too small; the last two, of bad bytes as well. Trying those again costs little: a batch's checksum was right.
-TOO_SMALL = ("whole buffer", "output buffer", "buffer isn't large enough", "invalid or too long", "size prefix")
+# What cramjam says of a target that is too small; the last two ("size prefix", "size parameter"), of bad bytes as well. Trying those again costs
+# little: a batch's checksum was right.
+TOO_SMALL = ("whole buffer", "output buffer", "buffer isn't large enough", "invalid or too long", "size p")
 
 
 def compress(data: bytes, codec: str) -> bytes:
@@ -57,7 +58,8 @@ def _lz4_frame(source: memoryview, target: memoryview) -> int:
     """Decompress block by block, which spares the set-up of a frame decoder: twice as fast for the small batches that producers send.
 
     See https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md. What is not plain there (blocks that lean on those before, checksums, a
-    dictionary, several frames) is the frame decoder's. The frame's header checksum is not looked at, for the batch has its own.
+    dictionary, several frames) is the frame decoder's, and so is a block that cramjam could misread. The frame's header checksum is not looked at,
+    for the batch has its own.
     """
     flags = source[4] if len(source) >= 7 and source[:4] == LZ4_MAGIC else 0
     if flags & ~LZ4_PLAIN == LZ4_VERSION:
@@ -77,6 +79,8 @@ def _lz4_frame(source: memoryview, target: memoryview) -> int:
                     raise cramjam.DecompressionError(f"a stored block does not fit the {TOO_SMALL[0]}")
                 target[used:used + end - at] = source[at:end]
                 used += end - at
+            elif int.from_bytes(source[at:at + 4], "little") <= len(target) - used:
+                break  # cramjam would first take these bytes for the size of what follows
             else:
                 used += int(cramjam.lz4.decompress_block_into(source[at:end], target[used:]))
             at = end
@@ -99,15 +103,21 @@ def guess(codec: int, source: memoryview) -> int:
     return 4 * len(source) + 4096
 
 
+def most(codec: int, source: memoryview) -> int:
+    """More bytes than a payload's output can have, so that a damaged one is not tried again in ever more memory."""
+    return 4096 + 255 * len(source) if NAMES[codec] == "lz4" else LIMIT  # each byte of a match's length stands for at most 255
+
+
 def decompress(codec: int, source: Any, limit: int = LIMIT) -> bytes:
     """A payload's bytes. Raises CorruptionError where they do not decompress, or not within `limit` bytes."""
     source = memoryview(source)
-    size = min(guess(codec, source), limit)
+    largest = min(most(codec, source), limit)
+    size = min(guess(codec, source), largest)
     while True:
         target = bytearray(size)
         try:
             return bytes(memoryview(target)[:decompress_into(codec, source, memoryview(target))])
         except cramjam.DecompressionError as problem:
-            if size >= limit or not too_small(problem):
+            if size >= largest or not too_small(problem):
                 raise CorruptionError(f"a {NAMES[codec]} payload of {len(source)} bytes does not decompress within {limit} bytes ({problem})") from None
-            size = min(4 * size, limit)
+            size = min(4 * size, largest)
