@@ -12,6 +12,7 @@ from penstock.kernels.encode import walk_batches
 from penstock.kernels.framing import HEADER_BYTES
 
 WALK_BYTES = 1 << 22  # read at a time to index a segment
+GLANCE = 40  # batches whose lengths are looked at before a read; small ones are read first and cut then
 INDEX_BYTES = 1 << 18  # one entry of the index a quarter of a MiB
 SUFFIX = ".log"
 
@@ -64,7 +65,8 @@ class Segment:
 
     def read(self, position: int, limit: int, size: int) -> tuple[bytes, Walk]:
         """Bytes from `position` on, and their whole batches: as many as `size` bytes hold, but one at least. Positions are the file's."""
-        data = os.pread(self.descriptor, min(max(size, HEADER_BYTES), limit - position), position)
+        size = min(max(size, HEADER_BYTES), limit - position)
+        data = os.pread(self.descriptor, self._whole(position, size) or size, position)
         rows = walk(data, 0, len(data), str(self.path))
         if not len(rows) and len(data) >= HEADER_BYTES:
             whole = int.from_bytes(data[8:12], "big") + 12
@@ -75,6 +77,17 @@ class Segment:
             raise CorruptionError(f"{self.path}: no whole record batch at byte {position}, before the durable end at byte {limit}")
         rows[:, POSITION] += position
         return data, rows
+
+    def _whole(self, position: int, size: int) -> int:
+        """How many of the next `size` bytes are whole batches, by their lengths alone, so that what is read need not be cut. 0 if a glance does not tell."""
+        used = 0
+        for _ in range(GLANCE):
+            head = os.pread(self.descriptor, 12, position + used)
+            length = int.from_bytes(head[8:], "big") + 12 if len(head) == 12 else size + 1
+            if used + length > size:
+                return used
+            used += length
+        return 0
 
     def walk(self, position: int, limit: int, size: int) -> Walk:
         """Only the headers of what `read` gives."""

@@ -235,9 +235,9 @@ class SqliteTable:
         connection = sqlite3.connect(uri, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False)
         settings = ["temp_store = MEMORY", "cache_size = -8192"]
         if not self._readonly:
-            # fullfsync is for macOS, where fsync alone does not reach the disk. A checkpoint every 4000 pages (32 MiB) writes a hot page back less often.
+            # fullfsync is for macOS, where fsync alone does not reach the disk. A checkpoint every 12000 pages (96 MiB) writes a hot page back less often.
             settings += [f"page_size = {_PAGE_SIZE}", "journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON",
-                         "wal_autocheckpoint = 4000"]
+                         "wal_autocheckpoint = 12000"]
         try:
             for setting in settings:
                 connection.execute(f"PRAGMA {setting}").fetchall()
