@@ -5,6 +5,7 @@
 Environment: PENSTOCK_PURE=1 builds no extension (the plain-Python reference runs, slowly and loudly); PENSTOCK_ANNOTATE=1 writes Cython's
 annotated HTML beside the sources; PENSTOCK_DEBUG=1 switches bounds checks on and optimisation off.
 """
+
 import glob
 import os
 
@@ -24,13 +25,17 @@ def extensions():
         Extension(
             "penstock.kernels." + os.path.basename(source)[:-4],
             [source],
-            extra_compile_args=["-O0", "-g", "-Wall"] if DEBUG else ["-O3", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-unused-parameter"],
+            extra_compile_args=["-O0", "-g", "-Wall"]
+            if DEBUG
+            else ["-O3", "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-unused-parameter"],
             optional=True,  # without a compiler the install goes on, and `penstock.kernels.backend` says "reference"
         )
         for source in sources
     ]
     directives = {"language_level": 3, "boundscheck": DEBUG, "wraparound": False, "cdivision": True, "embedsignature": True}
-    return cythonize(modules, compiler_directives=directives, annotate=bool(os.environ.get("PENSTOCK_ANNOTATE")), include_path=["src"], nthreads=CORES)
+    return cythonize(
+        modules, compiler_directives=directives, annotate=bool(os.environ.get("PENSTOCK_ANNOTATE")), include_path=["src"], nthreads=CORES
+    )
 
 
 TOP = ("spouts", "bolts", "topologies")

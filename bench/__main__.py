@@ -1,4 +1,5 @@
 """Command line: run benchmarks and write their results, or print the table of the last ones."""
+
 from __future__ import annotations
 
 import argparse
@@ -15,15 +16,27 @@ QUICK_EVENTS = 20_000
 
 def main() -> int:
     """Exit codes: 0; 1 where a side failed or computed something else, or, with --check, where a bar is missed; 2 for wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Penstock against what one would write instead, in the same run, on one core.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Penstock against what one would write instead, in the same run, on one core."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all); --list names them")
     parser.add_argument("--events", type=int, metavar="N", help="events of every benchmark, instead of its own number")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each side, in turn (default: 3)")
-    parser.add_argument("--quick", action="store_true",
-                        help=f"{QUICK_EVENTS:,} events, one round: shows that all runs and agrees; its rates mean nothing, and are written only with --output")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write results (default: bench/results.json, and the table in bench/README.md)")
-    parser.add_argument("--directory", type=Path, default=ROOT / "build", metavar="DIR",
-                        help="for logs and tables, some GB at most; its disk's fsync is measured (default: build)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_EVENTS:,} events, one round: shows that all runs and agrees; its rates mean nothing, and are written only with --output",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to write results (default: bench/results.json, and the table in bench/README.md)"
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=ROOT / "build",
+        metavar="DIR",
+        help="for logs and tables, some GB at most; its disk's fsync is measured (default: build)",
+    )
     parser.add_argument("--cpu", type=int, metavar="N", help="the core to run on (default: the last one)")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a bar is missed")
     parser.add_argument("--table", action="store_true", help="print the results that are there as Markdown, and run nothing")
@@ -48,7 +61,9 @@ def main() -> int:
     options.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory.resolve()) as directory:
         try:
-            results = suite.run(Bench(Path(directory), cpu, say), options.names or suite.NAMES, events=events, rounds=1 if options.quick else options.rounds)
+            results = suite.run(
+                Bench(Path(directory), cpu, say), options.names or suite.NAMES, events=events, rounds=1 if options.quick else options.rounds
+            )
         except BenchError as problem:
             say(f"error: {problem}")
             return 1

@@ -1,4 +1,5 @@
 """What a side computed, in one form for all, so that no rate is reported of a side that counts something else."""
+
 from __future__ import annotations
 
 import math
@@ -9,7 +10,9 @@ from penstock.table import Table
 
 from bench.workload import PRECISION
 
-Answer = dict[tuple[Any, ...], list[float]]  # (entity, dimensions..., window): count, sum in the smallest unit, and uniques where there are any
+Answer = dict[
+    tuple[Any, ...], list[float]
+]  # (entity, dimensions..., window): count, sum in the smallest unit, and uniques where there are any
 TOLERANCE = 2 * 1.04 / math.sqrt(1 << PRECISION)  # of the root mean square difference between two sketches' estimates: more than both err
 
 

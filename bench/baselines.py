@@ -4,6 +4,7 @@ Each is favoured: it is given the values as a list of bytes, so that it fetches 
 would end it; it makes nothing durable. The loops compute what the roll-up computes: exact sums, and what is late apart. msgspec and polars do
 not: they add floats, rounded to millionths when compared.
 """
+
 from __future__ import annotations
 
 from typing import Any, Callable, Sequence
@@ -117,7 +118,7 @@ class MsgspecPolars:
 
     def __init__(self, workload: Workload) -> None:
         values = workload.values()
-        self.batches = [b"\n".join(values[start:start + POLARS_BATCH]) for start in range(0, len(values), POLARS_BATCH)]
+        self.batches = [b"\n".join(values[start : start + POLARS_BATCH]) for start in range(0, len(values), POLARS_BATCH)]
         self.merged: pl.DataFrame | None = None
 
     def run(self) -> None:
@@ -128,16 +129,24 @@ class MsgspecPolars:
 
     def _group(self, events: Sequence[Event]) -> pl.DataFrame:
         kept = [event for event in events if event.type in KEPT]
-        frame = pl.DataFrame({"advertiser": [event.advertiser_id for event in kept], "type": [event.type for event in kept], "ts": [event.ts for event in kept],
-                              "cost": [event.cost for event in kept]},
-                             schema={"advertiser": pl.Int64, "type": pl.Enum(KEPT), "ts": pl.Int64, "cost": pl.Float64})
+        frame = pl.DataFrame(
+            {
+                "advertiser": [event.advertiser_id for event in kept],
+                "type": [event.type for event in kept],
+                "ts": [event.ts for event in kept],
+                "cost": [event.cost for event in kept],
+            },
+            schema={"advertiser": pl.Int64, "type": pl.Enum(KEPT), "ts": pl.Int64, "cost": pl.Float64},
+        )
         minute = (pl.col("ts") // _MINUTE_MS).alias("minute")
         return frame.group_by("advertiser", "type", minute).agg(pl.len().alias("count").cast(pl.Int64), pl.col("cost").sum())
 
     def answer(self) -> Answer:
         """Count and sum by group."""
         assert self.merged is not None
-        return {(advertiser, kind, minute): [count, round(cost * _MICROS)] for advertiser, kind, minute, count, cost in self.merged.iter_rows()}
+        return {
+            (advertiser, kind, minute): [count, round(cost * _MICROS)] for advertiser, kind, minute, count, cost in self.merged.iter_rows()
+        }
 
 
 def loop(workload: Workload, *, uniques: bool) -> Loop:

@@ -2,6 +2,7 @@
 
 Called by `bench.measure` with a JSON object as its only argument; prints one as its last line.
 """
+
 from __future__ import annotations
 
 import gc

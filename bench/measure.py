@@ -1,4 +1,5 @@
 """Sides of a benchmark in processes of their own, in turn: what else the machine does then hits all of them alike."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -75,11 +76,19 @@ class Bench:
         """Measure a side once. answer: the file that its answer is written to, if it is wanted."""
         log = self.log_of(workload)
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
-            task = {"side": side, "workload": dataclasses.asdict(workload), "log": str(log), "scratch": scratch, "cpu": self.cpu,
-                    "answer": str(answer) if answer else None}
+            task = {
+                "side": side,
+                "workload": dataclasses.asdict(workload),
+                "log": str(log),
+                "scratch": scratch,
+                "cpu": self.cpu,
+                "answer": str(answer) if answer else None,
+            }
             found = json.loads(self._python("-m", "bench.child", json.dumps(task)).splitlines()[-1])
         sample = Sample(workload.events, found.pop("seconds"), found.pop("cpu_seconds"), found.pop("peak_rss_mb"), found)
-        self.say(f"  {side}: {sample.events_per_second:,.0f} events/s, {sample.cpu_seconds_per_million:.2f} CPU s per million, {sample.peak_rss_mb:,.0f} MB")
+        self.say(
+            f"  {side}: {sample.events_per_second:,.0f} events/s, {sample.cpu_seconds_per_million:.2f} CPU s per million, {sample.peak_rss_mb:,.0f} MB"
+        )
         return sample
 
     def alternate(self, workload: Workload, baselines: dict[str, str], rounds: int) -> dict[str, list[Sample]]:

@@ -1,4 +1,5 @@
 """Penstock's sides: the kernels alone, and a topology from the log to durable cells."""
+
 from __future__ import annotations
 
 import time
@@ -47,7 +48,11 @@ class Kernel:
             delta.freeze()
             for keys in delta.keys():
                 cells = delta.merge(keys.index, [None] * len(keys.rows), 1)
-                found.update(of_cells(self.plan, ((row, column, cell) for row, column, cell in zip(keys.rows, keys.columns, cells) if cell is not None)))
+                found.update(
+                    of_cells(
+                        self.plan, ((row, column, cell) for row, column, cell in zip(keys.rows, keys.columns, cells) if cell is not None)
+                    )
+                )
         return found
 
     @property

@@ -1,4 +1,5 @@
 """A seeded generator of page views for `penstock.topologies.page_analytics`: few pages have most of the views, few visitors most of the requests."""
+
 from __future__ import annotations
 
 from typing import Iterator, NamedTuple
@@ -48,5 +49,7 @@ def _view(ts: int, visitor: int, path: str, status: int, method: int, agent: int
     referrer = _REFERRERS[(visitor + status) % len(_REFERRERS)]
     quoted = "null" if referrer is None else f'"{referrer}"'
     ip = f"10.{visitor >> 16 & 255}.{visitor >> 8 & 255}.{visitor & 255}"
-    return (f'{{"ts":{ts},"ip":"{ip}","method":"{_METHODS[method]}","path":"{path}","status":{_STATUSES[status]},'
-            f'"bytes":{weight},"referrer":{quoted},"user_agent":"{_AGENTS[agent * len(_AGENTS) // 100]}"}}').encode()
+    return (
+        f'{{"ts":{ts},"ip":"{ip}","method":"{_METHODS[method]}","path":"{path}","status":{_STATUSES[status]},'
+        f'"bytes":{weight},"referrer":{quoted},"user_agent":"{_AGENTS[agent * len(_AGENTS) // 100]}"}}'
+    ).encode()

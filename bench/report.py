@@ -1,4 +1,5 @@
 """results.json, and the table of README.md that is made of it."""
+
 from __future__ import annotations
 
 import json
@@ -39,15 +40,23 @@ def save(path: Path, results: Sequence[dict[str, Any]], names: Sequence[str]) ->
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Results as Markdown."""
-    lines = ["| benchmark | events/s | CPU s per million | baseline | baseline's events/s | ratio | bar | peak RSS |", "|---|--:|--:|---|--:|--:|--:|--:|"]
+    lines = [
+        "| benchmark | events/s | CPU s per million | baseline | baseline's events/s | ratio | bar | peak RSS |",
+        "|---|--:|--:|---|--:|--:|--:|--:|",
+    ]
     for one in results:
         bar = f"≥ {one['bar']:g}×" if "bar" in one else f"≤ {one['aim_at_most']:g}×" if "aim_at_most" in one else ""
         rate = f"{one['baseline_events_per_second']:,}" if "baseline_events_per_second" in one else ""
-        lines.append(f"| {one['name']} | {one['events_per_second']:,} | {one['cpu_seconds_per_million']:.2f} | {one['baseline']} | {rate} "
-                     f"| {one['ratio']:g}× | {bar} | {one['peak_rss_mb']:,.0f} MB |")
+        lines.append(
+            f"| {one['name']} | {one['events_per_second']:,} | {one['cpu_seconds_per_million']:.2f} | {one['baseline']} | {rate} "
+            f"| {one['ratio']:g}× | {bar} | {one['peak_rss_mb']:,.0f} MB |"
+        )
     notes = [f"{one['name']}: {one['cells_per_event']:.2f} cells put per event" for one in results if "cells_per_event" in one]
-    notes += [f"{one['name']} runs at {one['of_kernel']:.0%} of the rate of the kernels alone (bar: {one['of_kernel_bar']:.0%})"
-              for one in results if "of_kernel" in one]
+    notes += [
+        f"{one['name']} runs at {one['of_kernel']:.0%} of the rate of the kernels alone (bar: {one['of_kernel_bar']:.0%})"
+        for one in results
+        if "of_kernel" in one
+    ]
     machines = sorted({one["machine"] for one in results if "machine" in one})
     return "\n".join([*lines, "", *(f"- {note}." for note in notes), *(f"- On one core of: {one}." for one in machines)])
 
@@ -55,4 +64,4 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 def write_readme(results: Sequence[dict[str, Any]]) -> None:
     """Put the table where README.md keeps it."""
     text = README.read_text()
-    README.write_text(text[:text.index(BEGIN) + len(BEGIN)] + "\n" + table(results) + "\n" + text[text.index(END):])
+    README.write_text(text[: text.index(BEGIN) + len(BEGIN)] + "\n" + table(results) + "\n" + text[text.index(END) :])

@@ -1,4 +1,5 @@
 """The benchmarks: which sides, over which events, against what, and the bars."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -33,7 +34,11 @@ class Benchmark:
 KERNEL, COUNTS = Workload(1_000_000, codec="none"), Workload(4_000_000, codec="none")
 MSGPACK = dataclasses.replace(KERNEL, format="msgpack")
 DAY, PAGES = Workload(1_000_000, hours=24), Workload(1_000_000, source="pages", hours=24, users=50_000)
-OF_MSGPACK, OF_JSON, COUNTS_OF_JSON = "msgpack.unpackb + dict + datasketches HLL", "orjson.loads + dict + datasketches HLL", "orjson.loads + dict"
+OF_MSGPACK, OF_JSON, COUNTS_OF_JSON = (
+    "msgpack.unpackb + dict + datasketches HLL",
+    "orjson.loads + dict + datasketches HLL",
+    "orjson.loads + dict",
+)
 PARSE, SHIPPED = "orjson.loads alone", "penstock.topologies."
 
 
@@ -96,8 +101,22 @@ def _result(one: Benchmark, samples: dict[str, list[Sample]], rounds: int) -> Re
     middle = median(ours)
     ratios = {"ratio": _short(ratio(ours, theirs)), "cpu_ratio": _short(cpu_ratio(ours, theirs))}
     base = {f"baseline_{key}": value for key, value in _numbers(median(theirs)).items()}
-    how = {"events": one.workload.events, "rounds": rounds, "spread": round(max(spread(ours), spread(theirs)), 2), "peak_rss_mb": middle.peak_rss_mb}
-    return {"name": one.name, **_numbers(middle), "baseline": one.against, **ratios, **({"bar": one.bar} if one.bar else {}), **base, **how, **middle.extra}
+    how = {
+        "events": one.workload.events,
+        "rounds": rounds,
+        "spread": round(max(spread(ours), spread(theirs)), 2),
+        "peak_rss_mb": middle.peak_rss_mb,
+    }
+    return {
+        "name": one.name,
+        **_numbers(middle),
+        "baseline": one.against,
+        **ratios,
+        **({"bar": one.bar} if one.bar else {}),
+        **base,
+        **how,
+        **middle.extra,
+    }
 
 
 def _compare_to_kernel(results: list[Result]) -> None:
@@ -110,15 +129,26 @@ def _compare_to_kernel(results: list[Result]) -> None:
 
 def _memory(bench: Bench, small: Workload) -> Result:
     """The peak of a run over ten times the events, time span and users, so that a window holds as much as before."""
-    large = dataclasses.replace(small, events=small.events * MEMORY_TIMES, hours=small.hours * MEMORY_TIMES, users=small.users * MEMORY_TIMES)
+    large = dataclasses.replace(
+        small, events=small.events * MEMORY_TIMES, hours=small.hours * MEMORY_TIMES, users=small.users * MEMORY_TIMES
+    )
     bench.say(f"{MEMORY}: {small.events:,} and {large.events:,} events")
     peaks: list[Sample] = []
     for workload in (small, large):
         peaks.append(bench.sample("topology", workload))
         bench.forget(workload)
     before, after = (sample.peak_rss_mb for sample in peaks)
-    return {"name": MEMORY, **_numbers(peaks[1]), "baseline": f"the same at {small.events:,} events, by peak RSS", "ratio": _short(after / before),
-            "aim_at_most": MEMORY_AIM, "events": large.events, "peak_rss_mb": after, "baseline_peak_rss_mb": before, **peaks[1].extra}
+    return {
+        "name": MEMORY,
+        **_numbers(peaks[1]),
+        "baseline": f"the same at {small.events:,} events, by peak RSS",
+        "ratio": _short(after / before),
+        "aim_at_most": MEMORY_AIM,
+        "events": large.events,
+        "peak_rss_mb": after,
+        "baseline_peak_rss_mb": before,
+        **peaks[1].extra,
+    }
 
 
 def missed(results: Sequence[Result]) -> list[str]:

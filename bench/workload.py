@@ -1,4 +1,5 @@
 """What is measured: the events, the log that holds them, and the roll-up of all comparisons."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -49,7 +50,9 @@ class Workload:
         return {"advertisers": self.advertisers, "users": self.users, "hours": self.hours, "start": START, "too_late": 0.0}
 
     def _pages(self) -> Iterator[AdBlock]:
-        for block in page_views(self.events, seed=self.seed, pages=PAGES, visitors=self.users, start_ms=instant(START) // 1000, hours=self.hours):
+        for block in page_views(
+            self.events, seed=self.seed, pages=PAGES, visitors=self.users, start_ms=instant(START) // 1000, hours=self.hours
+        ):
             yield AdBlock(Slices.of(block.values), Slices.of(block.keys), block.timestamps)
 
     def values(self) -> list[bytes]:
@@ -90,15 +93,33 @@ def _partition(log: LocalLog, topic: str, number: int) -> Iterator[bytes]:
 def ads_schema(format: str, *, uniques: bool) -> Schema:
     """The fields that the roll-up needs; the records hold nine."""
     user = {"user": Int(path="user_id")} if uniques else {}
-    return Schema("ads", time="ts", lateness="1d", key="advertiser", format=format, fields={
-        "ts": Timestamp("ms"), "advertiser": Int(path="advertiser_id"), **user, "type": Enum(*TYPES), "cost": Decimal(6, nullable=True)})
+    return Schema(
+        "ads",
+        time="ts",
+        lateness="1d",
+        key="advertiser",
+        format=format,
+        fields={
+            "ts": Timestamp("ms"),
+            "advertiser": Int(path="advertiser_id"),
+            **user,
+            "type": Enum(*TYPES),
+            "cost": Decimal(6, nullable=True),
+        },
+    )
 
 
 def ads_rollup(format: str, *, uniques: bool) -> Rollup:
     """Keep two of four types; count, sum of cost and, if wanted, unique users by advertiser, type and minute."""
     users = {"users": Uniques("user", precision=PRECISION)} if uniques else {}
-    return Rollup("by_type", of=ads_schema(format, uniques=uniques), entity="advertiser", where={"type": list(KEPT)},
-                  measures={"events": Count(), "cost": Sum("cost"), **users}, by=[By("type", keep={"1m": "3d"})])
+    return Rollup(
+        "by_type",
+        of=ads_schema(format, uniques=uniques),
+        entity="advertiser",
+        where={"type": list(KEPT)},
+        measures={"events": Count(), "cost": Sum("cost"), **users},
+        by=[By("type", keep={"1m": "3d"})],
+    )
 
 
 _COUNTS = ads_rollup("json", uniques=False)

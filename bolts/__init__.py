@@ -1,4 +1,5 @@
 """Bolts: what a topology does with its tuples."""
+
 from penstock.bolts.archive import ArchiveBolt
 from penstock.bolts.base import BatchBolt, BatchContext
 from penstock.bolts.rollup import RollupBolt

@@ -1,4 +1,5 @@
 """The bolt that archives every record: accepted ones, late ones and rejects, each as a dataset of its own, by hour."""
+
 from __future__ import annotations
 
 import functools
@@ -84,13 +85,23 @@ class ArchiveShard(Shard):
         names = list(run.schema.fields)
         codes = run.columns.reject[rows].tolist()
         columns: dict[str, list[Any]] = {
-            "log_time": run.records.timestamps[rows].tolist(), "partition_id": [self.identity.partition] * len(rows),
-            "log_offset": run.records.offsets[rows].tolist(), "reason": [describe(code, names) for code in codes],
+            "log_time": run.records.timestamps[rows].tolist(),
+            "partition_id": [self.identity.partition] * len(rows),
+            "log_offset": run.records.offsets[rows].tolist(),
+            "reason": [describe(code, names) for code in codes],
             "field": [names[(code >> 8) - 1] if code >> 8 else None for code in codes],
-            "value": [reject_value(value) for value in map(run.records.value, rows.tolist())]}
+            "value": [reject_value(value) for value in map(run.records.value, rows.tolist())],
+        }
         schema = arrow_schema(dataset)
-        return pa.Table.from_arrays([pa.array(columns[field.name], pa.int64()).cast(field.type) if pa.types.is_timestamp(field.type) else pa.array(columns[field.name], field.type)
-                                     for field in schema], schema=schema)
+        return pa.Table.from_arrays(
+            [
+                pa.array(columns[field.name], pa.int64()).cast(field.type)
+                if pa.types.is_timestamp(field.type)
+                else pa.array(columns[field.name], field.type)
+                for field in schema
+            ],
+            schema=schema,
+        )
 
     def take_part(self) -> list[list[pa.Table]]:
         part, self.tables = self.tables, [[], [], []]
@@ -107,7 +118,11 @@ class ArchiveShard(Shard):
                     path = self.path(dataset.name, hour, end)
                     write = functools.partial(self.write, dataset.name, hour, path, make, self.durable.offset, end.offset)
                     entries.append((yield from until_answered(Call("archive.write", write))))
-        if not (yield from self.swap(self.control, self.next_control(done=end, flushing=end.offset, timestamp=self.next_timestamp(), files=tuple(entries)))):
+        if not (
+            yield from self.swap(
+                self.control, self.next_control(done=end, flushing=end.offset, timestamp=self.next_timestamp(), files=tuple(entries))
+            )
+        ):
             return False
         self.durable = end
         self.cuts.pop(0)

@@ -1,4 +1,5 @@
 """The base of all bolts: tuples in, shards owned, acks when their records are durable. Also the public base for bolts of one's own."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -76,14 +77,24 @@ class BatchBolt(Bolt):
     # Declaring.
 
     @classmethod
-    def spec(cls, source: ComponentSpec, *, flush: str | int | None = None, name: str | None = None, par: int | None = None, config: dict[str, Any] | None = None) -> ShellBoltSpec:
+    def spec(
+        cls,
+        source: ComponentSpec,
+        *,
+        flush: str | int | None = None,
+        name: str | None = None,
+        par: int | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> ShellBoltSpec:
         """The bolt as a component of a topology. source: the spout that feeds it, and nothing else; flush: how often it makes its work durable.
 
         The records of a partition all go to one task: the grouping is not yours to choose, for another one would break exactness.
         """
         schema = getattr(source, "schema", None)
         if not isinstance(schema, Schema) or not issubclass(source.component_cls, BatchSpout):
-            raise DeclarationError(f"{cls.__name__}: its source is {source!r}, not a spout", hint="write live = KafkaSpout.spec(schema), then pass live")
+            raise DeclarationError(
+                f"{cls.__name__}: its source is {source!r}, not a spout", hint="write live = KafkaSpout.spec(schema), then pass live"
+            )
         spec = super().spec(name=name, inputs={source: Grouping.fields("partition")}, par=par, config=config)
         spec.schema, spec.source = schema, source
         spec.flush = duration(flush if flush is not None else cls.flush_default, f"{cls.__name__}: flush")
@@ -91,7 +102,10 @@ class BatchBolt(Bolt):
             raise DeclarationError(f"{cls.__name__}: flush {flush!r} is too short", hint="10ms is the shortest; 5s is usual")
         unknown = sorted(set(cls.columns or ()) - set(schema.columns))
         if unknown:
-            raise DeclarationError(f"{cls.__name__}: there is no column {unknown[0]!r} in schema {schema.name!r}", hint=f"its columns are {', '.join(schema.columns)}")
+            raise DeclarationError(
+                f"{cls.__name__}: there is no column {unknown[0]!r} in schema {schema.name!r}",
+                hint=f"its columns are {', '.join(schema.columns)}",
+            )
         spec.makes = cls.definition_of(schema)
         return spec
 
@@ -99,7 +113,12 @@ class BatchBolt(Bolt):
     def definition_of(cls, schema: Schema) -> dict[str, Any]:
         """All that the bolt's durable bytes depend on, as pure data: kind, generation, schema, roll-ups."""
         kind = cls.kind or f"{cls.__module__}.{cls.__qualname__}"
-        return {"kind": kind, "generation": fingerprint({"kind": kind, "schema": schema.to_json()}), "schema": schema.to_json(), "rollups": ()}
+        return {
+            "kind": kind,
+            "generation": fingerprint({"kind": kind, "schema": schema.to_json()}),
+            "schema": schema.to_json(),
+            "rollups": (),
+        }
 
     # For bolts of one's own.
 

@@ -1,4 +1,5 @@
 """The bolt that rolls records up into cells."""
+
 from __future__ import annotations
 
 from typing import Any, ClassVar, Sequence
@@ -19,8 +20,16 @@ class RollupBolt(BatchBolt):
     kind: ClassVar[str] = "rollup"
 
     @classmethod
-    def spec(cls, source: ComponentSpec, rollups: Sequence[Rollup] = (), *, flush: str | int | None = None, name: str | None = None,  # type: ignore[override]
-             par: int | None = None, config: dict[str, Any] | None = None) -> ShellBoltSpec:
+    def spec(
+        cls,
+        source: ComponentSpec,
+        rollups: Sequence[Rollup] = (),
+        *,
+        flush: str | int | None = None,
+        name: str | None = None,  # type: ignore[override]
+        par: int | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> ShellBoltSpec:
         """The bolt as a component of a topology. rollups: of the schema that the source reads; flush: how old an answer may be."""
         spec = super().spec(source, flush=flush, name=name, par=par, config=config)
         rollups = [rollups] if isinstance(rollups, Rollup) else list(rollups)
@@ -28,17 +37,26 @@ class RollupBolt(BatchBolt):
             raise DeclarationError(f"{cls.__name__} has no roll-ups", hint="RollupBolt.spec(live, [by_advertiser])")
         for rollup in rollups:
             if rollup.schema.to_json() != spec.schema.to_json():
-                raise DeclarationError(f"{cls.__name__}: roll-up {rollup.name!r} is of schema {rollup.schema.name!r}, its spout reads {spec.schema.name!r}", hint="give it a spout of its own")
+                raise DeclarationError(
+                    f"{cls.__name__}: roll-up {rollup.name!r} is of schema {rollup.schema.name!r}, its spout reads {spec.schema.name!r}",
+                    hint="give it a spout of its own",
+                )
         if len({rollup.name for rollup in rollups}) != len(rollups):
-            raise DeclarationError(f"{cls.__name__}: two roll-ups have the same name", hint="the name is that of their tables: give each its own")
+            raise DeclarationError(
+                f"{cls.__name__}: two roll-ups have the same name", hint="the name is that of their tables: give each its own"
+            )
         spec.makes = cls.definition_of(spec.schema, rollups)
         return spec
 
     @classmethod
     def definition_of(cls, schema: Schema, rollups: Sequence[Rollup] = ()) -> dict[str, Any]:
         """All that the cells depend on, as pure data."""
-        return {"kind": cls.kind, "generation": fingerprint({"kind": cls.kind, "rollups": [rollup.fingerprint for rollup in rollups]}),
-                "schema": schema.to_json(), "rollups": tuple(rollup.to_json() for rollup in rollups)}
+        return {
+            "kind": cls.kind,
+            "generation": fingerprint({"kind": cls.kind, "rollups": [rollup.fingerprint for rollup in rollups]}),
+            "schema": schema.to_json(),
+            "rollups": tuple(rollup.to_json() for rollup in rollups),
+        }
 
     def open(self) -> None:
         """Make the plans of the roll-ups."""

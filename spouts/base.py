@@ -1,4 +1,5 @@
 """What all spouts share: their place among the tasks, their deployment, and the tuple that they emit."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +11,18 @@ from streamparse.dsl.spout import ShellSpoutSpec
 from penstock.deployment import Deployment
 
 __all__ = ["CONFIG", "DEPLOYMENT", "FIELDS", "BatchSpout", "ShellSpoutSpec", "task_place"]
-FIELDS = ["incarnation", "topic", "partition", "previous_next_offset", "first_offset", "next_offset", "skipped", "lost", "bytes", "caught_up"]
+FIELDS = [
+    "incarnation",
+    "topic",
+    "partition",
+    "previous_next_offset",
+    "first_offset",
+    "next_offset",
+    "skipped",
+    "lost",
+    "bytes",
+    "caught_up",
+]
 CONFIG = "penstock.component"  # a component's own settings, JSON, in its Storm configuration
 DEPLOYMENT = "penstock.deployment"  # the deployment, JSON, in the topology's configuration
 

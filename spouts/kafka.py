@@ -1,4 +1,5 @@
 """The spout that reads the log, whichever side of the seam it is on."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -39,7 +40,9 @@ class KafkaSpout(BatchSpout):
     """
 
     @classmethod
-    def spec(cls, schema: Schema, *, name: str | None = None, par: int | None = None, config: dict[str, Any] | None = None) -> ShellSpoutSpec:
+    def spec(
+        cls, schema: Schema, *, name: str | None = None, par: int | None = None, config: dict[str, Any] | None = None
+    ) -> ShellSpoutSpec:
         """The spout as a component of a topology. schema: what the records hold; par: how many tasks, one unless the deployment says otherwise."""
         spec = super().spec(name=name, par=par, config=config)
         spec.schema = schema
@@ -61,8 +64,13 @@ class KafkaSpout(BatchSpout):
         assert self.deployment is not None
         log = self.deployment.log
         incarnation = log.incarnation(self.topic)
-        return [_Partition(ShardId(self.settings["bolt"], self.settings["generation"], self.topic, incarnation, partition), self.deployment.fresh())
-                for partition in range(log.partitions(self.topic)) if partition % self.tasks == self.index]
+        return [
+            _Partition(
+                ShardId(self.settings["bolt"], self.settings["generation"], self.topic, incarnation, partition), self.deployment.fresh()
+            )
+            for partition in range(log.partitions(self.topic))
+            if partition % self.tasks == self.index
+        ]
 
     def next_tuple(self) -> None:
         """Emit at most one tuple: of the partition whose turn it is, or the next that has something to send."""
@@ -85,7 +93,10 @@ class KafkaSpout(BatchSpout):
         if partition.position is None or not 0 <= now - self.looked_at < LOOK_EVERY:
             self.looked_at = now
             if self.deployment.log.incarnation(self.topic) != partition.shard.incarnation:
-                raise NotFoundError(f"topic {self.topic!r} was deleted and created anew", hint="start the topology again: what is in it now is counted on its own")
+                raise NotFoundError(
+                    f"topic {self.topic!r} was deleted and created anew",
+                    hint="start the topology again: what is in it now is counted on its own",
+                )
         if 0 < partition.retry_at - now <= 1_000_000:
             return False
         if partition.position is None:
@@ -93,7 +104,9 @@ class KafkaSpout(BatchSpout):
         offsets, size = self.room(partition)
         if offsets <= 0 or size <= 0 or (not partition.full and 0 <= now - partition.sent_at < TUPLE_EVERY):
             return False
-        chunk = self.deployment.log.read(self.topic, partition.shard.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS))
+        chunk = self.deployment.log.read(
+            self.topic, partition.shard.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS)
+        )
         if chunk is not None:
             partition.full = len(chunk.data) >= TUPLE_BYTES // 2
             partition.idle_at = None
@@ -118,7 +131,10 @@ class KafkaSpout(BatchSpout):
         assert self.deployment is not None
         found = self.deployment.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0]
         if found is None:
-            raise NotFoundError(f"shard {shard.row.decode()} has no control cell", hint="submit creates it: start the topology with `penstock run` or `penstock submit`")
+            raise NotFoundError(
+                f"shard {shard.row.decode()} has no control cell",
+                hint="submit creates it: start the topology with `penstock run` or `penstock submit`",
+            )
         return Control.decode(found).done.offset
 
     def send(self, partition: _Partition, chunk: Chunk, caught_up: bool, now: int) -> None:
@@ -127,8 +143,21 @@ class KafkaSpout(BatchSpout):
         partition.pending[partition.sent] = chunk.previous, chunk.next, len(chunk.data)
         partition.position, partition.sent_at = chunk.next, now
         shard = partition.shard
-        self.emit([shard.incarnation, shard.topic, shard.partition, chunk.previous, chunk.first, chunk.next, [list(r) for r in chunk.skipped],
-                   [list(r) for r in chunk.lost], chunk.data, caught_up], tup_id=f"{shard.partition}:{partition.epoch}:{partition.sent}")
+        self.emit(
+            [
+                shard.incarnation,
+                shard.topic,
+                shard.partition,
+                chunk.previous,
+                chunk.first,
+                chunk.next,
+                [list(r) for r in chunk.skipped],
+                [list(r) for r in chunk.lost],
+                chunk.data,
+                caught_up,
+            ],
+            tup_id=f"{shard.partition}:{partition.epoch}:{partition.sent}",
+        )
 
     def answered(self, tup_id: str) -> tuple[_Partition, int] | None:
         """The tuple that an ack or a fail is about; None if it is of an epoch that is over."""

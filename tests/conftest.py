@@ -1,4 +1,5 @@
 """What all tests share."""
+
 from __future__ import annotations
 
 import os

@@ -2,6 +2,7 @@
 
 The names below are imported when they are first used: `penstock --help` and the model alone need neither streamparse nor Arrow.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -11,16 +12,63 @@ from penstock.errors import PenstockError, UsageError
 
 if TYPE_CHECKING:
     from penstock.bolts import ArchiveBolt, BatchBolt, BatchContext, RollupBolt
-    from penstock.model import Bool, By, Count, Decimal, Enum, Int, Max, Min, Ratio, Rollup, Schema, String, Sum, Timestamp, Uniques, derived
+    from penstock.model import (
+        Bool,
+        By,
+        Count,
+        Decimal,
+        Enum,
+        Int,
+        Max,
+        Min,
+        Ratio,
+        Rollup,
+        Schema,
+        String,
+        Sum,
+        Timestamp,
+        Uniques,
+        derived,
+    )
     from penstock.spouts import KafkaSpout
     from penstock.topology import Topology
 
 __version__ = "0.1.0"
 __all__ = [
-    "ArchiveBolt", "BatchBolt", "BatchContext", "Bool", "By", "Count", "Decimal", "Enum", "Int", "KafkaSpout", "Max", "Min", "PenstockError", "Ratio", "Rollup",
-    "RollupBolt", "Schema", "String", "Sum", "Timestamp", "Topology", "Uniques", "UsageError", "derived"]
+    "ArchiveBolt",
+    "BatchBolt",
+    "BatchContext",
+    "Bool",
+    "By",
+    "Count",
+    "Decimal",
+    "Enum",
+    "Int",
+    "KafkaSpout",
+    "Max",
+    "Min",
+    "PenstockError",
+    "Ratio",
+    "Rollup",
+    "RollupBolt",
+    "Schema",
+    "String",
+    "Sum",
+    "Timestamp",
+    "Topology",
+    "Uniques",
+    "UsageError",
+    "derived",
+]
 
-_PLACES = {"ArchiveBolt": "bolts", "BatchBolt": "bolts", "BatchContext": "bolts", "RollupBolt": "bolts", "KafkaSpout": "spouts", "Topology": "topology"}
+_PLACES = {
+    "ArchiveBolt": "bolts",
+    "BatchBolt": "bolts",
+    "BatchContext": "bolts",
+    "RollupBolt": "bolts",
+    "KafkaSpout": "spouts",
+    "Topology": "topology",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@
     partitions = 4            # of topics that are created
     topics = {ads = "ads-v2"} # where a schema's topic is called otherwise
 """
+
 from __future__ import annotations
 
 import functools
@@ -50,7 +51,7 @@ class Deployment:
         self._opened: list[Any] = []
 
     @classmethod
-    def named(cls, on: str, config: Path | None = None) -> "Deployment":
+    def named(cls, on: str, config: Path | None = None) -> Deployment:
         """The deployment called `on`: "local:DIR", or a table of penstock.toml in this folder or one above. Raises ConfigurationError."""
         kind, _, rest = on.partition(":")
         if kind == "local":
@@ -59,8 +60,10 @@ class Deployment:
             return cls(on, {"local": str(Path(rest).expanduser().resolve())})
         path = config or find_config()
         if path is None:
-            raise ConfigurationError(f"deployment {on!r}: there is no {CONFIG_FILE} here or above",
-                                     hint=f"use --on local:DIR, or write a {CONFIG_FILE} with a table [{on}]")
+            raise ConfigurationError(
+                f"deployment {on!r}: there is no {CONFIG_FILE} here or above",
+                hint=f"use --on local:DIR, or write a {CONFIG_FILE} with a table [{on}]",
+            )
         try:
             tables = tomllib.loads(path.read_text())
         except (OSError, tomllib.TOMLDecodeError) as problem:
@@ -75,7 +78,7 @@ class Deployment:
         return cls(on, settings)
 
     @classmethod
-    def from_json(cls, text: str) -> "Deployment":
+    def from_json(cls, text: str) -> Deployment:
         """The deployment that a topology's configuration carries."""
         data = json.loads(text)
         return cls(data["name"], data["settings"])
@@ -103,7 +106,9 @@ class Deployment:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise ConfigurationError(f"deployment {self.name}: {path} cannot be made: {problem.strerror}", hint="name a folder that you may write to") from None
+            raise ConfigurationError(
+                f"deployment {self.name}: {path} cannot be made: {problem.strerror}", hint="name a folder that you may write to"
+            ) from None
         return path
 
     def _keep(self, store: Any) -> Any:
@@ -138,7 +143,9 @@ class Deployment:
 
         return self._keep(DuckDbWarehouse(self._folder("warehouse") / "warehouse.duckdb"))  # type: ignore[no-any-return]
 
-    def new_driver(self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int) -> Driver:
+    def new_driver(
+        self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int
+    ) -> Driver:
         """What steps the jobs of a bolt's shards here; the simulator has one of its own."""
         return ThreadDriver(shards, lock, failed, threads)
 
@@ -157,7 +164,7 @@ class Deployment:
         for name in ("log", "table", "archive", "warehouse"):
             self.__dict__.pop(name, None)
 
-    def __enter__(self) -> "Deployment":
+    def __enter__(self) -> Deployment:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +181,7 @@ def mistake(settings: dict[str, Any]) -> str | None:
     if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
         return f"partitions = {partitions!r} is not a number of partitions"
     if not isinstance(topics, dict) or not all(isinstance(topic, str) for topic in topics.values()):
-        return "topics is not a table of schema = topic, such as {ads = \"ads-v2\"}"
+        return 'topics is not a table of schema = topic, such as {ads = "ads-v2"}'
     return None
 
 

@@ -4,6 +4,7 @@ One base class. `UsageError` marks what the user can mend (a declaration, an arg
 and its hint, and no traceback. `retriable` tells retry logic whether trying the same call again can help, so that the logic asks the
 error and not a list of types. The built-in type that fits best stays a second base, so that `except ValueError` still works.
 """
+
 from __future__ import annotations
 
 

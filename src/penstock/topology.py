@@ -1,4 +1,5 @@
 """penstock.Topology: streamparse's, with each component told which bolt it belongs to, so that spouts find their positions."""
+
 from __future__ import annotations
 
 import importlib
@@ -22,7 +23,18 @@ from penstock.rollup.registry import BoltDefinition
 from penstock.spouts.base import CONFIG, BatchSpout
 
 
-RESERVED = {"config", "definitions", "read", "specs", "thrift_bolts", "thrift_spouts", "thrift_topology", "to_flux_dict", "topology_name", "write"}
+RESERVED = {
+    "config",
+    "definitions",
+    "read",
+    "specs",
+    "thrift_bolts",
+    "thrift_spouts",
+    "thrift_topology",
+    "to_flux_dict",
+    "topology_name",
+    "write",
+}
 
 
 def snake(name: str) -> str:
@@ -30,7 +42,15 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-RESERVED = ("config", "definitions", "specs", "thrift_bolts", "thrift_spouts", "thrift_topology", "topology_name")  # what a topology's class says of itself
+RESERVED = (
+    "config",
+    "definitions",
+    "specs",
+    "thrift_bolts",
+    "thrift_spouts",
+    "thrift_topology",
+    "topology_name",
+)  # what a topology's class says of itself
 
 
 class _TopologyType(TopologyType):
@@ -44,22 +64,33 @@ class _TopologyType(TopologyType):
             if isinstance(spec, ComponentSpec) and issubclass(spec.component_cls, (BatchBolt, BatchSpout)):
                 spec.name = check_name(spec.name or attribute, f"topology {classname}: component")
                 if spec.name in bolts or spec.name in spouts:
-                    raise DeclarationError(f"topology {classname}: two components are called {spec.name!r}",
-                                           hint="positions are kept under the name: give each its own")
+                    raise DeclarationError(
+                        f"topology {classname}: two components are called {spec.name!r}",
+                        hint="positions are kept under the name: give each its own",
+                    )
                 if attribute in RESERVED:
-                    raise DeclarationError(f"topology {classname}: {attribute!r} cannot be the name of a component",
-                                           hint=f"call it something else than {', '.join(RESERVED)}")
+                    raise DeclarationError(
+                        f"topology {classname}: {attribute!r} cannot be the name of a component",
+                        hint=f"call it something else than {', '.join(RESERVED)}",
+                    )
                 (bolts if issubclass(spec.component_cls, BatchBolt) else spouts)[spec.name] = spec
         definitions: dict[str, BoltDefinition] = {}
         fed: dict[int, str] = {}
         for name, spec in bolts.items():
             if id(spec.source) in fed:
-                raise DeclarationError(f"topology {classname}: bolts {fed[id(spec.source)]!r} and {name!r} share a spout",
-                                       hint="give each its own KafkaSpout.spec(...): one that stalls must not hold back the other; reading twice is cheap")
+                raise DeclarationError(
+                    f"topology {classname}: bolts {fed[id(spec.source)]!r} and {name!r} share a spout",
+                    hint="give each its own KafkaSpout.spec(...): one that stalls must not hold back the other; reading twice is cheap",
+                )
             fed[id(spec.source)] = name
             definitions[name] = BoltDefinition(bolt=f"{topology}.{name}", **spec.makes)
-            common = {"bolt": definitions[name].bolt, "generation": definitions[name].generation, "schema": definitions[name].schema, "flush": spec.flush,
-                      "limits": vars(spec.component_cls.limits)}
+            common = {
+                "bolt": definitions[name].bolt,
+                "generation": definitions[name].generation,
+                "schema": definitions[name].schema,
+                "flush": spec.flush,
+                "limits": vars(spec.component_cls.limits),
+            }
             _configure(spec, {**common, "rollups": list(definitions[name].rollups)})
             _configure(spec.source, common)
         for name, spec in spouts.items():
@@ -98,15 +129,22 @@ def load_topology(name: str) -> type[Topology]:
     """
     place, _, wanted = name.partition(":")
     module = _import(place)
-    found = {cls.__name__: cls for _, cls in inspect.getmembers(module, inspect.isclass)
-             if issubclass(cls, Topology) and cls is not Topology and cls.__module__ == module.__name__}
+    found = {
+        cls.__name__: cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Topology) and cls is not Topology and cls.__module__ == module.__name__
+    }
     if wanted:
         if wanted not in found:
             raise NotFoundError(f"{place} has no topology {wanted!r}", hint=f"it has {', '.join(found) or 'none'}")
         return found[wanted]
     if len(found) != 1:
-        raise NotFoundError(f"{place} holds {len(found)} topologies",
-                            hint=f"say which: {', '.join(f'{place}:{n}' for n in found)}" if found else "one is a class that derives from penstock.Topology")
+        raise NotFoundError(
+            f"{place} holds {len(found)} topologies",
+            hint=f"say which: {', '.join(f'{place}:{n}' for n in found)}"
+            if found
+            else "one is a class that derives from penstock.Topology",
+        )
     return next(iter(found.values()))
 
 
@@ -133,8 +171,10 @@ def _import_name(name: str, path: Path | None = None) -> ModuleType | None:
     except ModuleNotFoundError as problem:
         if problem.name is not None and (name == problem.name or name.startswith(problem.name + ".")):
             return None
-        raise ConfigurationError(f"{name} needs the module {problem.name!r}, which is not installed",
-                                 hint=f"pip install {problem.name}, in the environment that penstock runs in") from None
+        raise ConfigurationError(
+            f"{name} needs the module {problem.name!r}, which is not installed",
+            hint=f"pip install {problem.name}, in the environment that penstock runs in",
+        ) from None
 
 
 def _load(name: str, path: Path) -> ModuleType:
@@ -176,8 +216,10 @@ def _import_file(path: Path) -> ModuleType:
         module = _import_name(name)
     found = getattr(module, "__file__", None)
     if module is None or found is None or Path(found).resolve() != path:
-        raise ConfigurationError(f"{path} would be imported as {name}, which is {found or 'another folder'}",
-                                 hint="workers import it by that name, and so would everything else: call the file something else")
+        raise ConfigurationError(
+            f"{path} would be imported as {name}, which is {found or 'another folder'}",
+            hint="workers import it by that name, and so would everything else: call the file something else",
+        )
     return module
 
 

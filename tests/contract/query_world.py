@@ -1,4 +1,5 @@
 """A small world to ask questions of: events in a log, cells written by the real shard, and a reader of the events themselves as the oracle."""
+
 from __future__ import annotations
 
 import datetime as dt
@@ -27,18 +28,45 @@ BEGIN = int(dt.datetime(2024, 3, 1, tzinfo=dt.timezone.utc).timestamp()) * 10**6
 DAYS = 5
 COUNTRIES, STATUSES = ("DE", "FR", "NL", "日本", "??"), (200, 301, 404)
 
-visits = Schema("visits", time="ts", lateness="1h", fields={
-    "ts": Timestamp("us"), "site": String(), "kind": Enum("view", "click"), "country": String(), "status": Int(nullable=True), "user": Int(),
-    "cost": Decimal(4, nullable=True)})
+visits = Schema(
+    "visits",
+    time="ts",
+    lateness="1h",
+    fields={
+        "ts": Timestamp("us"),
+        "site": String(),
+        "kind": Enum("view", "click"),
+        "country": String(),
+        "status": Int(nullable=True),
+        "user": Int(),
+        "cost": Decimal(4, nullable=True),
+    },
+)
 
 
 def by_site(*, minutes: str = "90d", hours: str = "90d", **measures: Any) -> Rollup:
     """The roll-up of this world, and a measure more if asked. minutes, hours: how long they are kept, the hours those of the breakdown by both dimensions."""
-    return Rollup("by_site", of=visits, entity="site",
-                  measures={"views": Count(where={"kind": "view"}), "clicks": Count(where={"kind": "click"}), "spend": Sum("cost"), "cheapest": Min("cost"),
-                            "dearest": Max("cost"), "last": Max("ts"), "users": Uniques("user"), "ctr": Ratio("clicks", "views"), **measures},
-                  by=[By(keep={"1m": minutes, "1h": "90d", "1d": "5y"}), By("country", keep={"1h": "90d", "1d": "5y"}),
-                      By("country", "status", keep={"1h": hours, "1d": "5y"})])
+    return Rollup(
+        "by_site",
+        of=visits,
+        entity="site",
+        measures={
+            "views": Count(where={"kind": "view"}),
+            "clicks": Count(where={"kind": "click"}),
+            "spend": Sum("cost"),
+            "cheapest": Min("cost"),
+            "dearest": Max("cost"),
+            "last": Max("ts"),
+            "users": Uniques("user"),
+            "ctr": Ratio("clicks", "views"),
+            **measures,
+        },
+        by=[
+            By(keep={"1m": minutes, "1h": "90d", "1d": "5y"}),
+            By("country", keep={"1h": "90d", "1d": "5y"}),
+            By("country", "status", keep={"1h": hours, "1d": "5y"}),
+        ],
+    )
 
 
 def events(seed: int, count: int, days: float = DAYS) -> list[dict[str, Any]]:
@@ -47,8 +75,17 @@ def events(seed: int, count: int, days: float = DAYS) -> list[dict[str, Any]]:
     for index in range(count):
         at = BEGIN + int(index / count * days * DAY) - rng.randrange(40 * MINUTE) * (rng.random() < 0.3)
         cost = rng.choice((None, f"{rng.randrange(10**6)}.{rng.randrange(10**4):04d}"))
-        made.append({"ts": max(at, BEGIN), "site": rng.choice(("a", "a", "b")), "kind": "click" if rng.random() < 0.2 else "view",
-                     "country": rng.choice(COUNTRIES), "status": rng.choice((*STATUSES, None)), "user": rng.randrange(3000), "cost": cost})
+        made.append(
+            {
+                "ts": max(at, BEGIN),
+                "site": rng.choice(("a", "a", "b")),
+                "kind": "click" if rng.random() < 0.2 else "view",
+                "country": rng.choice(COUNTRIES),
+                "status": rng.choice((*STATUSES, None)),
+                "user": rng.randrange(3000),
+                "cost": cost,
+            }
+        )
     return made
 
 
@@ -164,8 +201,15 @@ def iso(at: int) -> str:
     return dt.datetime.fromtimestamp(at // 10**6, dt.timezone.utc).replace(microsecond=at % 10**6, tzinfo=None).isoformat() + "Z"
 
 
-def expected(of: Iterable[dict[str, Any]], site: str, start: int, end: int, interval: int | None, by: tuple[str, ...] = (),
-             passes: Callable[[dict[str, Any]], bool] = lambda event: True) -> dict[tuple[Any, ...], dict[str, Any]]:
+def expected(
+    of: Iterable[dict[str, Any]],
+    site: str,
+    start: int,
+    end: int,
+    interval: int | None,
+    by: tuple[str, ...] = (),
+    passes: Callable[[dict[str, Any]], bool] = lambda event: True,
+) -> dict[tuple[Any, ...], dict[str, Any]]:
     """By (window, *by): the measures, of users the exact number and what a sketch of them all estimates."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     if not by:
@@ -183,9 +227,16 @@ def measures(members: list[dict[str, Any]]) -> dict[str, Any]:
     users = {one["user"] for one in members}
     costs = [D(one["cost"]) for one in members if one["cost"] is not None]
     views, clicks = (sum(one["kind"] == kind for one in members) for kind in ("view", "click"))
-    return {"views": views, "clicks": clicks, "spend": sum(costs, D(0)), "cheapest": min(costs, default=None), "dearest": max(costs, default=None),
-            "last": iso(max(one["ts"] for one in members)) if members else None,
-            "users": (len(users), estimate(users)), "ctr": clicks / views if views else None}
+    return {
+        "views": views,
+        "clicks": clicks,
+        "spend": sum(costs, D(0)),
+        "cheapest": min(costs, default=None),
+        "dearest": max(costs, default=None),
+        "last": iso(max(one["ts"] for one in members)) if members else None,
+        "users": (len(users), estimate(users)),
+        "ctr": clicks / views if views else None,
+    }
 
 
 def estimate(users: set[int]) -> int:

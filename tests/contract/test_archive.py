@@ -1,4 +1,5 @@
 """What every archive does: whole files, an index in which each record counts once, and merges that change no row."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -29,7 +30,9 @@ from penstock.model.units import HOUR, instant
 H = instant("2015-05-17T10")
 SHARD = "0123456789abcdef-ads-00112233445566778899aabbccddeeff-0"
 EMBEDDED: dict[str, Callable[[Path], Any]] = {
-    "directory": lambda directory: DirectoryArchive(directory / "archive"), "memory": lambda directory: MemoryArchive()}
+    "directory": lambda directory: DirectoryArchive(directory / "archive"),
+    "memory": lambda directory: MemoryArchive(),
+}
 
 
 @pytest.fixture(params=list(EMBEDDED))
@@ -40,8 +43,18 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]
     store.close()
 
 
-def entry(first: int, end: int, *, dataset: str = "ads", hour: int = H, shard: str = SHARD, path: str = "", rows: int = 1, size: int = 10,
-          sha256: str = "") -> Entry:
+def entry(
+    first: int,
+    end: int,
+    *,
+    dataset: str = "ads",
+    hour: int = H,
+    shard: str = SHARD,
+    path: str = "",
+    rows: int = 1,
+    size: int = 10,
+    sha256: str = "",
+) -> Entry:
     """An entry; of a file that is not there unless a test writes it."""
     return Entry(dataset, hour, path or f"{dataset}/{shard[-20:]}-{first}-{end}", shard, first, end, rows, size, sha256)
 
@@ -59,7 +72,9 @@ def archived(archive: Archive, first: int, end: int, values: list[int], *, names
 
 def values_of(archive: Archive) -> list[int]:
     """The values that a reader of the hour finds, in the order of the index."""
-    return [value for e in archive.entries("ads", H) for value in pq.read_table(pa.BufferReader(archive.read(e.path))).column("n").to_pylist()]
+    return [
+        value for e in archive.entries("ads", H) for value in pq.read_table(pa.BufferReader(archive.read(e.path))).column("n").to_pylist()
+    ]
 
 
 def test_a_file_is_read_back_and_found_at_its_location(archive: Archive) -> None:
@@ -76,10 +91,16 @@ def test_a_file_that_is_not_there_is_an_error_that_names_it(archive: Archive) ->
     assert not Path(archive.location("ads/none")).exists()
 
 
-@pytest.mark.parametrize("path", [
-    "", "/etc/passwd", "../x", "a/../../x", "a//b", "a/./b", "a/.hidden", "_index/ads/x", "a/_index/x", "a\\b", "a\x00b", "a\nb", "a/"])
+@pytest.mark.parametrize(
+    "path",
+    ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/./b", "a/.hidden", "_index/ads/x", "a/_index/x", "a\\b", "a\x00b", "a\nb", "a/"],
+)
 def test_a_path_that_leaves_the_archive_is_refused(archive: Archive, path: str) -> None:
-    for call in (lambda: archive.write(path, b"x"), lambda: archive.location(path), lambda: archive.add([dataclasses.replace(entry(0, 1), path=path)])):
+    for call in (
+        lambda: archive.write(path, b"x"),
+        lambda: archive.location(path),
+        lambda: archive.add([dataclasses.replace(entry(0, 1), path=path)]),
+    ):
         with pytest.raises(ConfigurationError):
             call()
 
@@ -87,8 +108,15 @@ def test_a_path_that_leaves_the_archive_is_refused(archive: Archive, path: str) 
 def test_the_index_lists_datasets_hours_and_entries_in_order(archive: Archive) -> None:
     archive.write("ads/orphan", b"x")
     assert (archive.datasets(), archive.hours("ads"), archive.entries("ads", H)) == ([], [], [])
-    entries = [entry(0, 5), entry(5, 20), entry(100, 105), entry(0, 9, shard="a.b_c-1"), entry(0, 7, hour=H - HOUR), entry(0, 7, hour=0),
-               entry(3, 4, dataset="ads_late")]
+    entries = [
+        entry(0, 5),
+        entry(5, 20),
+        entry(100, 105),
+        entry(0, 9, shard="a.b_c-1"),
+        entry(0, 7, hour=H - HOUR),
+        entry(0, 7, hour=0),
+        entry(3, 4, dataset="ads_late"),
+    ]
     random.Random(3).shuffle(entries)
     archive.add(entries[:3])
     archive.add(entries[3:])
@@ -115,8 +143,17 @@ def test_shards_with_long_names_are_kept_apart(archive: Archive) -> None:
     assert [e.shard for e in archive.entries("ads", H)] == shards
 
 
-@pytest.mark.parametrize("wrong", [
-    entry(5, 5), entry(6, 5), entry(-1, 5), entry(0, 5, hour=H + 1), entry(0, 5, shard="a/b", path="p"), entry(0, 5, dataset="a/b", path="p")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        entry(5, 5),
+        entry(6, 5),
+        entry(-1, 5),
+        entry(0, 5, hour=H + 1),
+        entry(0, 5, shard="a/b", path="p"),
+        entry(0, 5, dataset="a/b", path="p"),
+    ],
+)
 def test_an_entry_that_no_flush_makes_is_a_bug(archive: Archive, wrong: Entry) -> None:
     with pytest.raises(InternalError):
         archive.add([entry(7, 9), wrong])
@@ -137,11 +174,16 @@ def test_entries_that_overlap_with_nothing_behind_them_are_corruption() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(cuts=st.lists(st.integers(1, 29), unique=True, max_size=12), merges=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), max_size=6),
-       seed=st.integers(0, 99))
+@given(
+    cuts=st.lists(st.integers(1, 29), unique=True, max_size=12),
+    merges=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), max_size=6),
+    seed=st.integers(0, 99),
+)
 def test_whatever_merges_an_index_holds_each_offset_is_visible_once(cuts: list[int], merges: list[tuple[int, int]], seed: int) -> None:
     bounds = [0, *sorted(cuts), 30]
-    entries = {(a, b) for a, b in itertools.pairwise(bounds)} | {(bounds[i], bounds[min(i + n, len(bounds) - 1)]) for i, n in merges if i < len(bounds) - 1}
+    entries = {(a, b) for a, b in itertools.pairwise(bounds)} | {
+        (bounds[i], bounds[min(i + n, len(bounds) - 1)]) for i, n in merges if i < len(bounds) - 1
+    }
     listed = [entry(a, b) for a, b in entries]
     random.Random(seed).shuffle(listed)
     assert [offset for e in visible(listed) for offset in range(e.first, e.next)] == list(range(30))
@@ -161,7 +203,9 @@ def test_merge_makes_one_covering_file_of_neighbours_and_keeps_the_order_of_rows
 
 
 def test_merge_leaves_named_and_large_files_alone(archive: Archive) -> None:
-    entries = [archived(archive, n, n + 1, [n]) for n in range(4)] + [archived(archive, 4, 5, random.Random(1).choices(range(1 << 60), k=5000))]
+    entries = [archived(archive, n, n + 1, [n]) for n in range(4)] + [
+        archived(archive, 4, 5, random.Random(1).choices(range(1 << 60), k=5000))
+    ]
     entries += [archived(archive, n, n + 1, [n]) for n in (5, 6)]
     merged = merge_hour(archive, "ads", H, target_bytes=10_000, named={entries[1].path})
     assert [(e.first, e.next) for e in merged] == [(2, 4), (5, 7)]
@@ -186,9 +230,15 @@ def test_merge_refuses_a_file_that_is_not_what_its_entry_says() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(files=st.lists(st.tuples(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.integers(0, 1), st.integers(0, 2)), max_size=12),
-       target=st.integers(300, 4000), named=st.sets(st.integers(0, 11)), again=st.integers(300, 8000))
-def test_rows_before_a_merge_are_the_rows_after_it(files: list[tuple[list[int], int, int]], target: int, named: set[int], again: int) -> None:
+@given(
+    files=st.lists(st.tuples(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.integers(0, 1), st.integers(0, 2)), max_size=12),
+    target=st.integers(300, 4000),
+    named=st.sets(st.integers(0, 11)),
+    again=st.integers(300, 8000),
+)
+def test_rows_before_a_merge_are_the_rows_after_it(
+    files: list[tuple[list[int], int, int]], target: int, named: set[int], again: int
+) -> None:
     archive = MemoryArchive()
     offsets, entries = [0, 0], []
     for values, shard, gap in files:
@@ -205,7 +255,9 @@ def test_rows_before_a_merge_are_the_rows_after_it(files: list[tuple[list[int], 
 
 
 @pytest.mark.parametrize("calls", range(3))
-def test_a_merge_that_stops_at_any_step_changes_nothing_that_a_reader_sees(archive: Archive, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_merge_that_stops_at_any_step_changes_nothing_that_a_reader_sees(
+    archive: Archive, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(3):
         archived(archive, n, n + 1, [n])
     made: list[str] = []

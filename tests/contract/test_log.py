@@ -1,4 +1,5 @@
 """What every log promises, on each of them. See the docstrings of penstock.log.Log."""
+
 from __future__ import annotations
 
 from typing import Any, Callable
@@ -20,7 +21,9 @@ FAR = 1 << 40
 
 @pytest.fixture(params=["local", "memory"])
 def log(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
-    made = LocalLog(tmp_path / "log", segment_bytes=1) if request.param == "local" else MemoryLog()  # a segment an append: retention has something to cut
+    made = (
+        LocalLog(tmp_path / "log", segment_bytes=1) if request.param == "local" else MemoryLog()
+    )  # a segment an append: retention has something to cut
     yield made
     made.close()
 
@@ -100,7 +103,7 @@ def test_a_chunk_holds_at_most_the_bytes_asked_for_unless_its_first_batch_is_lar
     for limit in range(0, sum(map(len, batches)) + 50, 7):
         chunk = log.read("t", 0, 0, limit, FAR)
         assert chunk is not None
-        fits = max(1, sum(sum(map(len, batches[:n + 1])) <= limit for n in range(len(batches))))
+        fits = max(1, sum(sum(map(len, batches[: n + 1])) <= limit for n in range(len(batches))))
         assert chunk.next == fits and len(chunk.data) == sum(map(len, batches[:fits]))
     assert (chunk := log.read("t", 0, 1, 50, FAR)) is not None and chunk.next == 2 and len(chunk.data) > 50
 
@@ -201,9 +204,12 @@ def test_a_topic_without_partitions_is_refused(log: Log) -> None:
 
 
 CALLS: list[Callable[[Log, str, int], Any]] = [
-    lambda log, topic, partition: log.start(topic, partition), lambda log, topic, partition: log.end(topic, partition),
-    lambda log, topic, partition: log.read(topic, partition, 0, 1, 1), lambda log, topic, partition: log.append(topic, partition, [batch(b"x")]),
-    lambda log, topic, partition: log.offset_at(topic, partition, 0)]
+    lambda log, topic, partition: log.start(topic, partition),
+    lambda log, topic, partition: log.end(topic, partition),
+    lambda log, topic, partition: log.read(topic, partition, 0, 1, 1),
+    lambda log, topic, partition: log.append(topic, partition, [batch(b"x")]),
+    lambda log, topic, partition: log.offset_at(topic, partition, 0),
+]
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -1,4 +1,5 @@
 """Questions about cells that the real shard wrote into every kind of table, against the events themselves."""
+
 from __future__ import annotations
 
 import random
@@ -47,7 +48,7 @@ def written(table: Table, how: str, **kept: str) -> World:
         first, second = ([one for one in made if one["ts"] >= BEGIN + 2 * DAY] for made in (first, second))
     for partition, made in enumerate((first, second)):
         for start in range(0, len(made), 400):
-            world.produce(partition, made[start:start + 400])
+            world.produce(partition, made[start : start + 400])
             world.count(partition, commit=how != "folded and not committed" or start + 400 < len(made))
     return world
 
@@ -81,12 +82,15 @@ def random_filter(rng: random.Random, names: list[str]) -> tuple[dict[str, Any],
     filters: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
         ({"country": country}, lambda event: event["country"] == country),
         ({"country": some}, lambda event: event["country"] in some),
-        ({"not": {"country": country}}, lambda event: event["country"] != country)]
+        ({"not": {"country": country}}, lambda event: event["country"] != country),
+    ]
     if "status" in names:
-        filters += [({"status": {"ge": "300"}}, lambda event: event["status"] is not None and event["status"] >= 300),
-                    ({"status": None, "country": country}, lambda event: event["status"] is None and event["country"] == country),
-                    ({"country": some, "status": [status]}, lambda event: event["country"] in some and event["status"] == status),
-                    ({"any": [{"status": status}, {"country": country}]}, lambda event: event["status"] == status or event["country"] == country)]
+        filters += [
+            ({"status": {"ge": "300"}}, lambda event: event["status"] is not None and event["status"] >= 300),
+            ({"status": None, "country": country}, lambda event: event["status"] is None and event["country"] == country),
+            ({"country": some, "status": [status]}, lambda event: event["country"] in some and event["status"] == status),
+            ({"any": [{"status": status}, {"country": country}]}, lambda event: event["status"] == status or event["country"] == country),
+        ]
     return rng.choice(filters)
 
 
@@ -229,7 +233,9 @@ def test_windows_without_records_are_there_with_zeros(new_table: Callable[[], Ta
 
 def test_quotients_are_taken_after_the_merge(new_table: Callable[[], Table]) -> None:
     world = written(new_table(), "nothing folded")
-    answer = Analytics(world).query("by_site", entity="a", start=BEGIN, end=END, measures=["ctr", "clicks/views", "mean=spend/clicks", "per_user=views/users"])
+    answer = Analytics(world).query(
+        "by_site", entity="a", start=BEGIN, end=END, measures=["ctr", "clicks/views", "mean=spend/clicks", "per_user=views/users"]
+    )
     total = expected(world.counted, "a", BEGIN, END, None)[(iso(BEGIN),)]
     row = answer.rows[0]
     assert row["ctr"] == row["clicks/views"] == total["clicks"] / total["views"]
@@ -326,47 +332,57 @@ def test_cells_that_may_have_been_dropped_by_the_table_are_named(new_table: Call
     world.clock += 7 * DAY  # cells of minutes live 3 days, an hour of lateness and 7 days
     assert Analytics(world).query("by_site", **asked).complete
     world.clock += 3 * DAY
-    assert [reason for reason in Analytics(world).query("by_site", **asked).incomplete if "1m windows before" in reason and "may have been dropped" in reason]
+    assert [
+        reason
+        for reason in Analytics(world).query("by_site", **asked).incomplete
+        if "1m windows before" in reason and "may have been dropped" in reason
+    ]
     assert Analytics(world).query("by_site", **{**asked, "interval": "1h"}).complete
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"entity": None}, "entity: site: None is not text"),
-    ({"start": "yesterday"}, "start: 'yesterday' is not a time"),
-    ({"end": BEGIN}, "end: 2024-03-01T00:00:00Z is not after start"),
-    ({"start": BEGIN + 1}, "start: 2024-03-01T00:00:00.000001Z is not where a window"),
-    ({"end": BEGIN + HOUR + 7}, "end: .* is not where a window"),
-    ({"end": BEGIN + 90 * MINUTE, "by": ["country"]}, r"end: 2024-03-01T01:30:00Z is not where a window of the breakdown by country \(1h, 1d\) begins"),
-    ({"interval": "soon"}, "interval: 'soon' is not a duration"),
-    ({"interval": "0s"}, "interval: '0s' is no length of time"),
-    ({"interval": "90s"}, "interval: 90s is not made of whole windows"),
-    ({"interval": "1m", "by": ["country"]}, r"interval: 1m is not made of whole windows of the breakdown by country \(1h, 1d\)"),
-    ({"interval": "1m", "end": BEGIN + 1000 * DAY}, "interval: .* more than 1,000,000 windows of 1m"),
-    ({"measures": []}, "measures: none is asked for"),
-    ({"measures": "views"}, "measures: 'views' is one text"),
-    ({"measures": ["vews"]}, "measures: roll-up 'by_site' has no measure 'vews'"),
-    ({"measures": ["views/vews"]}, "measures: 'vews' is not a stored measure"),
-    ({"measures": ["views/last"]}, "measures: 'views/last' would divide with 'last', which is an instant"),
-    ({"measures": ["views", "views"]}, "measures: views is asked for twice"),
-    ({"measures": ["views=clicks/views"]}, "measures: 'views' cannot name the quotient"),
-    ({"measures": ["country=clicks/views"], "by": ["country"]}, "measures: the answer would have two columns 'country'"),
-    ({"by": "country"}, "by: 'country' is one text"),
-    ({"by": ["planet"]}, "by: roll-up 'by_site' has no dimension 'planet'"),
-    ({"by": ["country", "country"]}, "by: country, country names a dimension twice"),
-    ({"where": "DE"}, "where: 'DE' is not a filter"),
-    ({"where": {"user": 1}}, "where: there is no field 'user'"),
-    ({"where": {"status": "ok"}}, "where: status: 'ok' is not a whole number"),
-    ({"where": {"status": {"like": 2}}}, "where: 'like' is not an operator"),
-    ({"order": "-time"}, "order: the answer has no column 'time'"),
-    ({"order": "clicks", "measures": ["views"]}, "order: the answer has no column 'clicks'"),
-    ({"limit": 0}, "limit: 0 is not a number of rows"),
-    ({"limit": "3"}, "limit: '3' is not a number of rows"),
-    ({"start": "2019-04-01", "end": "2019-05-01"}, None),
-    ({"start": "2001-01-01", "end": "2001-02-01"}, "start: from 2001-01-01T00:00:00Z to .* nothing is kept any more"),
-    ({"start": BEGIN + MINUTE}, "start: 2024-03-01T00:01:00Z lies inside a 1h window"),
-    ({"start": BEGIN + HOUR, "end": BEGIN + 2 * DAY, "by": ["status"]}, "start: 2024-03-01T01:00:00Z lies inside a 1d window"),
-    ({"start": BEGIN, "end": BEGIN + 25 * HOUR, "by": ["status"]}, "end: 2024-03-02T01:00:00Z lies inside a 1d window"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"entity": None}, "entity: site: None is not text"),
+        ({"start": "yesterday"}, "start: 'yesterday' is not a time"),
+        ({"end": BEGIN}, "end: 2024-03-01T00:00:00Z is not after start"),
+        ({"start": BEGIN + 1}, "start: 2024-03-01T00:00:00.000001Z is not where a window"),
+        ({"end": BEGIN + HOUR + 7}, "end: .* is not where a window"),
+        (
+            {"end": BEGIN + 90 * MINUTE, "by": ["country"]},
+            r"end: 2024-03-01T01:30:00Z is not where a window of the breakdown by country \(1h, 1d\) begins",
+        ),
+        ({"interval": "soon"}, "interval: 'soon' is not a duration"),
+        ({"interval": "0s"}, "interval: '0s' is no length of time"),
+        ({"interval": "90s"}, "interval: 90s is not made of whole windows"),
+        ({"interval": "1m", "by": ["country"]}, r"interval: 1m is not made of whole windows of the breakdown by country \(1h, 1d\)"),
+        ({"interval": "1m", "end": BEGIN + 1000 * DAY}, "interval: .* more than 1,000,000 windows of 1m"),
+        ({"measures": []}, "measures: none is asked for"),
+        ({"measures": "views"}, "measures: 'views' is one text"),
+        ({"measures": ["vews"]}, "measures: roll-up 'by_site' has no measure 'vews'"),
+        ({"measures": ["views/vews"]}, "measures: 'vews' is not a stored measure"),
+        ({"measures": ["views/last"]}, "measures: 'views/last' would divide with 'last', which is an instant"),
+        ({"measures": ["views", "views"]}, "measures: views is asked for twice"),
+        ({"measures": ["views=clicks/views"]}, "measures: 'views' cannot name the quotient"),
+        ({"measures": ["country=clicks/views"], "by": ["country"]}, "measures: the answer would have two columns 'country'"),
+        ({"by": "country"}, "by: 'country' is one text"),
+        ({"by": ["planet"]}, "by: roll-up 'by_site' has no dimension 'planet'"),
+        ({"by": ["country", "country"]}, "by: country, country names a dimension twice"),
+        ({"where": "DE"}, "where: 'DE' is not a filter"),
+        ({"where": {"user": 1}}, "where: there is no field 'user'"),
+        ({"where": {"status": "ok"}}, "where: status: 'ok' is not a whole number"),
+        ({"where": {"status": {"like": 2}}}, "where: 'like' is not an operator"),
+        ({"order": "-time"}, "order: the answer has no column 'time'"),
+        ({"order": "clicks", "measures": ["views"]}, "order: the answer has no column 'clicks'"),
+        ({"limit": 0}, "limit: 0 is not a number of rows"),
+        ({"limit": "3"}, "limit: '3' is not a number of rows"),
+        ({"start": "2019-04-01", "end": "2019-05-01"}, None),
+        ({"start": "2001-01-01", "end": "2001-02-01"}, "start: from 2001-01-01T00:00:00Z to .* nothing is kept any more"),
+        ({"start": BEGIN + MINUTE}, "start: 2024-03-01T00:01:00Z lies inside a 1h window"),
+        ({"start": BEGIN + HOUR, "end": BEGIN + 2 * DAY, "by": ["status"]}, "start: 2024-03-01T01:00:00Z lies inside a 1d window"),
+        ({"start": BEGIN, "end": BEGIN + 25 * HOUR, "by": ["status"]}, "end: 2024-03-02T01:00:00Z lies inside a 1d window"),
+    ],
+)
 def test_a_question_that_cannot_be_answered_names_the_parameter(asked: Analytics, change: dict[str, Any], said: str | None) -> None:
     question = {"entity": "a", "start": BEGIN, "end": END, **change}
     if said is None:

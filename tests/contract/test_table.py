@@ -1,4 +1,5 @@
 """What every table does: HBase's rules for versions, compare-and-set, scans in order, and nothing acknowledged is lost."""
+
 from __future__ import annotations
 
 import os
@@ -23,7 +24,9 @@ from penstock.table.memory import MemoryTable
 from penstock.table.sqlite import SqliteTable
 
 EMBEDDED: dict[str, Callable[[Path], Any]] = {
-    "sqlite": lambda directory: SqliteTable(directory / "tables" / "t.sqlite"), "memory": lambda directory: MemoryTable()}
+    "sqlite": lambda directory: SqliteTable(directory / "tables" / "t.sqlite"),
+    "memory": lambda directory: MemoryTable(),
+}
 
 
 @pytest.fixture(params=list(EMBEDDED))
@@ -52,7 +55,14 @@ def test_the_last_of_two_values_for_a_cell_in_one_put_wins(table: Table) -> None
 
 def test_get_answers_in_the_order_asked_with_repeats_and_none_for_absent_cells(table: Table) -> None:
     table.put("t", [(b"b", b"x", b"1"), (b"a", b"y", b""), (b"a", b"", b"3")], 1)
-    assert table.get("t", [(b"b", b"x"), (b"a", b"x"), (b"a", b"y"), (b"b", b"x"), (b"a", b""), (b"", b"")]) == [b"1", None, b"", b"1", b"3", None]
+    assert table.get("t", [(b"b", b"x"), (b"a", b"x"), (b"a", b"y"), (b"b", b"x"), (b"a", b""), (b"", b"")]) == [
+        b"1",
+        None,
+        b"",
+        b"1",
+        b"3",
+        None,
+    ]
     assert table.get("t", []) == []
 
 
@@ -76,7 +86,9 @@ def test_a_scan_gives_rows_in_byte_order_within_its_bounds(table: Table) -> None
 
 def test_a_scan_of_many_cells_gives_each_row_whole_and_allows_writes_meanwhile(table: Table) -> None:
     wide = [(b"m", b"%05d" % n, b"w") for n in range(2500)]  # a row larger than a page, and thousands of small ones around it
-    table.put("t", wide + [(b"%s%04d" % (side, n), column, b"v") for side in (b"a", b"z") for n in range(1200) for column in (b"x", b"y")], 1)
+    table.put(
+        "t", wide + [(b"%s%04d" % (side, n), column, b"v") for side in (b"a", b"z") for n in range(1200) for column in (b"x", b"y")], 1
+    )
     seen = []
     for row, cells in table.scan("t"):
         seen.append((row, len(cells)))
@@ -126,9 +138,17 @@ def test_tables_are_apart_and_creating_one_again_keeps_its_cells(table: Table) -
     assert table.get("t", [(b"r", b"c")]) + table.get("by_advertiser_1m", [(b"r", b"c")]) == [b"t", b"m"]
 
 
-@pytest.mark.parametrize("call", [
-    lambda t, name: t.put(name, [], 1), lambda t, name: t.get(name, []), lambda t, name: t.rows(name, []), lambda t, name: t.scan(name),
-    lambda t, name: t.compare_and_set(name, b"r", b"c", None, b"v")], ids=["put", "get", "rows", "scan", "compare_and_set"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t, name: t.put(name, [], 1),
+        lambda t, name: t.get(name, []),
+        lambda t, name: t.rows(name, []),
+        lambda t, name: t.scan(name),
+        lambda t, name: t.compare_and_set(name, b"r", b"c", None, b"v"),
+    ],
+    ids=["put", "get", "rows", "scan", "compare_and_set"],
+)
 @pytest.mark.parametrize("name", ["absent", 'no"; DROP TABLE cells_t; --'])
 def test_a_table_that_was_not_created_is_an_error_that_names_it(table: Table, call: Callable[[Table, str], object], name: str) -> None:
     with pytest.raises(NotFoundError, match=name.split('"')[0]):
@@ -179,13 +199,17 @@ def test_sqlite_holds_what_a_dict_of_newest_values_holds(puts: list[tuple[list[t
                 if newest.get((row, column), (-1, b""))[0] <= timestamp:
                     newest[row, column] = timestamp, value
         assert store.get("t", list(newest)) == [value for _, value in newest.values()]
-        assert {(row, column): value for row, cells in store.scan("t") for column, value in cells.items()} == {key: value for key, (_, value) in newest.items()}
+        assert {(row, column): value for row, cells in store.scan("t") for column, value in cells.items()} == {
+            key: value for key, (_, value) in newest.items()
+        }
         store.close()
 
 
 def test_fifty_thousand_cells_go_in_and_come_out(tmp_path: Path) -> None:
     rng = random.Random(7)
-    cells = [(rng.randbytes(rng.randint(1, 30)), rng.randbytes(rng.randint(0, 20)), rng.randbytes(rng.randint(0, 120))) for _ in range(50_000)]
+    cells = [
+        (rng.randbytes(rng.randint(1, 30)), rng.randbytes(rng.randint(0, 20)), rng.randbytes(rng.randint(0, 120))) for _ in range(50_000)
+    ]
     expected = {(row, column): value for row, column, value in cells}
     store = SqliteTable(tmp_path / "t")
     store.create("t")
@@ -303,4 +327,4 @@ def test_a_process_killed_between_puts_loses_nothing_that_was_acknowledged(tmp_p
 
 
 def _eights(data: bytes) -> list[bytes]:
-    return [data[at:at + 8] for at in range(0, len(data) - 7, 8)]
+    return [data[at : at + 8] for at in range(0, len(data) - 7, 8)]

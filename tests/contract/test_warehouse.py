@@ -1,4 +1,5 @@
 """What every warehouse does: an hour is loaded whole, once, from exactly its manifest's files, whatever stops it on the way."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -31,8 +32,18 @@ from penstock.warehouse.datasets import arrow_schema, dataset_of
 from penstock.warehouse.duckdb import STEPS, DuckDbWarehouse
 
 H = instant("2015-05-17T10")
-SCHEMA = Schema("ads", time="ts", key="advertiser", fields={
-    "ts": Timestamp("ms"), "advertiser": Int(), "hour": String(nullable=True), "type": Enum("click", "save"), "cost": Decimal(6, nullable=True)})
+SCHEMA = Schema(
+    "ads",
+    time="ts",
+    key="advertiser",
+    fields={
+        "ts": Timestamp("ms"),
+        "advertiser": Int(),
+        "hour": String(nullable=True),
+        "type": Enum("click", "save"),
+        "cost": Decimal(6, nullable=True),
+    },
+)
 ADS = dataset_of(SCHEMA)
 EMBEDDED: dict[str, Callable[[Path], Any]] = {"duckdb": lambda directory: DuckDbWarehouse(directory / "store" / "w.duckdb")}
 
@@ -51,11 +62,17 @@ def rows_of(first: int, end: int, *, hour: int = H) -> pa.Table:
     count = end - first
     offsets = pa.array(range(first, end), pa.int64())
     columns: dict[str, pa.Array] = {
-        "ts": pa.array([hour + (n * 1000) % HOUR for n in range(count)], pa.timestamp("us")), "advertiser": offsets,
+        "ts": pa.array([hour + (n * 1000) % HOUR for n in range(count)], pa.timestamp("us")),
+        "advertiser": offsets,
         "hour": pa.array([f"h'{n}" if n % 3 else None for n in range(count)]),
-        "type": pa.array(["click" if n % 2 else "save" for n in range(count)]).dictionary_encode().cast(pa.dictionary(pa.int16(), pa.string())),
-        "cost": pa.array([decimal.Decimal(n) / 8 for n in range(count)], pa.decimal128(18, 6)), "partition_id": pa.array([0] * count, pa.int64()),
-        "log_offset": offsets, "log_time": pa.array([hour] * count, pa.timestamp("us"))}
+        "type": pa.array(["click" if n % 2 else "save" for n in range(count)])
+        .dictionary_encode()
+        .cast(pa.dictionary(pa.int16(), pa.string())),
+        "cost": pa.array([decimal.Decimal(n) / 8 for n in range(count)], pa.decimal128(18, 6)),
+        "partition_id": pa.array([0] * count, pa.int64()),
+        "log_offset": offsets,
+        "log_time": pa.array([hour] * count, pa.timestamp("us")),
+    }
     return pa.table([columns[name] for name in arrow_schema(ADS).names], schema=arrow_schema(ADS))
 
 
@@ -93,10 +110,20 @@ def test_an_hour_is_loaded_once_with_every_value_as_it_was(warehouse: Warehouse,
     manifest, paths = files.manifest(files.file(0, 6), files.file(6, 10))
     assert warehouse.load(manifest, paths, 1_500_000) == "loaded"
     assert warehouse.load(manifest, paths, 2_500_000) == "unchanged"
-    found = warehouse.query('SELECT ts, advertiser, "hour", "type", cost, partition_id, log_offset, log_time FROM ads ORDER BY log_offset').to_pylist()
+    found = warehouse.query(
+        'SELECT ts, advertiser, "hour", "type", cost, partition_id, log_offset, log_time FROM ads ORDER BY log_offset'
+    ).to_pylist()
     assert found == pa.concat_tables([rows_of(0, 6), rows_of(6, 10)]).to_pylist()
-    assert found[1] == {"ts": dt.datetime(2015, 5, 17, 10, 0, 0, 1000), "advertiser": 1, "hour": "h'1", "type": "click", "cost": decimal.Decimal("0.125"),
-                        "partition_id": 0, "log_offset": 1, "log_time": dt.datetime(2015, 5, 17, 10)}
+    assert found[1] == {
+        "ts": dt.datetime(2015, 5, 17, 10, 0, 0, 1000),
+        "advertiser": 1,
+        "hour": "h'1",
+        "type": "click",
+        "cost": decimal.Decimal("0.125"),
+        "partition_id": 0,
+        "log_offset": 1,
+        "log_time": dt.datetime(2015, 5, 17, 10),
+    }
     (row,) = warehouse.ledger("ads")
     assert dataclasses.astuple(row) == ("ads", H, manifest.hash, 10, {"g-ads-i-0": [(0, 10)]}, 1_500_000)
     assert warehouse.ledger("other") == []
@@ -108,7 +135,8 @@ def test_an_hour_of_many_rows_is_loaded_whole(warehouse: Warehouse, files: Files
     for _ in range(2):  # into an empty table, then in place of what is there
         assert warehouse.load(manifest, paths, 1) == "loaded"
         assert warehouse.query("SELECT count(DISTINCT log_offset) d, sum(log_offset)::BIGINT s, count(*) c FROM ads").to_pylist() == [
-            {"d": 260_000, "s": 260_000 * 259_999 // 2, "c": 260_000}]
+            {"d": 260_000, "s": 260_000 * 259_999 // 2, "c": 260_000}
+        ]
         manifest = dataclasses.replace(manifest, entries=manifest.entries[::-1])  # another manifest of the same files
         paths.reverse()
 
@@ -129,7 +157,9 @@ def test_a_merged_file_in_place_of_its_parts_loads_the_same_rows(warehouse: Ware
 
 
 @pytest.mark.parametrize("kept", [[(0, 10)], [(10, 20)], [(0, 15), (17, 20)]])
-def test_a_manifest_without_all_offsets_that_were_loaded_is_refused(warehouse: Warehouse, files: Files, kept: list[tuple[int, int]]) -> None:
+def test_a_manifest_without_all_offsets_that_were_loaded_is_refused(
+    warehouse: Warehouse, files: Files, kept: list[tuple[int, int]]
+) -> None:
     warehouse.load(*files.manifest(files.file(0, 20), files.file(0, 3, shard="g-ads-i-1")), 1)
     before = offsets(warehouse)
     with pytest.raises(LoadError, match=r"ads 2015-05-17T10: .* offsets 0 to 20 of shard g-ads-i-0"):
@@ -148,7 +178,9 @@ def test_a_missing_file_fails_the_load_naming_it_and_loads_nothing(warehouse: Wa
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-5], lambda d: d[:50] + bytes([d[50] ^ 1]) + d[51:], lambda d: b"", lambda d: d + b"x"])
-def test_a_corrupt_file_fails_the_load_naming_it_and_keeps_what_was_loaded(warehouse: Warehouse, files: Files, damage: Callable[[bytes], bytes]) -> None:
+def test_a_corrupt_file_fails_the_load_naming_it_and_keeps_what_was_loaded(
+    warehouse: Warehouse, files: Files, damage: Callable[[bytes], bytes]
+) -> None:
     one, two = files.file(0, 5), files.file(5, 9)
     warehouse.load(*files.manifest(one), 1)
     Path(two[1]).write_bytes(damage(Path(two[1]).read_bytes()))
@@ -176,14 +208,20 @@ def test_rows_outside_the_hour_fail_the_load(warehouse: Warehouse, files: Files)
     assert offsets(warehouse) == []
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (lambda t: t.append_column("extra", t["advertiser"]), "has a column 'extra'"),
-    (lambda t: t.drop_columns(["advertiser"]), "lacks the column 'advertiser'"),
-    (lambda t: t.select(t.column_names[::-1]), "not in the dataset's order"),
-    (lambda t: t.set_column(0, "ts", t["ts"].cast(pa.int64())), "has 'ts' as int64"),
-    (lambda t: t.set_column(1, "advertiser", t["advertiser"].cast(pa.string())), "has 'advertiser' as string"),
-    (lambda t: t.set_column(4, "cost", t["cost"].cast(pa.decimal128(18, 7))), "has 'cost' as decimal128")])
-def test_a_file_with_other_columns_fails_the_load_naming_it(warehouse: Warehouse, files: Files, change: Callable[[pa.Table], pa.Table], problem: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda t: t.append_column("extra", t["advertiser"]), "has a column 'extra'"),
+        (lambda t: t.drop_columns(["advertiser"]), "lacks the column 'advertiser'"),
+        (lambda t: t.select(t.column_names[::-1]), "not in the dataset's order"),
+        (lambda t: t.set_column(0, "ts", t["ts"].cast(pa.int64())), "has 'ts' as int64"),
+        (lambda t: t.set_column(1, "advertiser", t["advertiser"].cast(pa.string())), "has 'advertiser' as string"),
+        (lambda t: t.set_column(4, "cost", t["cost"].cast(pa.decimal128(18, 7))), "has 'cost' as decimal128"),
+    ],
+)
+def test_a_file_with_other_columns_fails_the_load_naming_it(
+    warehouse: Warehouse, files: Files, change: Callable[[pa.Table], pa.Table], problem: str
+) -> None:
     with pytest.raises(LoadError, match=problem):
         warehouse.load(*files.manifest(files.file(0, 5), files.file(5, 9, change(rows_of(5, 9)))), 1)
     assert offsets(warehouse) == []
@@ -206,16 +244,31 @@ def test_columns_added_to_the_schema_are_null_in_older_rows_and_files(warehouse:
     new = files.file(3, 5, table.add_column(2, pa.field("campaign", pa.int64()), pa.array([7, 8])))
     assert warehouse.load(*files.manifest(files.file(0, 3), new), 2) == "loaded"
     assert warehouse.query("SELECT log_offset, campaign, advertiser FROM ads ORDER BY 1").to_pydict() == {
-        "log_offset": [0, 1, 2, 3, 4], "campaign": [None, None, None, 7, 8], "advertiser": [0, 1, 2, 3, 4]}
+        "log_offset": [0, 1, 2, 3, 4],
+        "campaign": [None, None, None, 7, 8],
+        "advertiser": [0, 1, 2, 3, 4],
+    }
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (lambda c: [x for x in c if x.name != "type"], "'type' is in the warehouse and no longer in the schema"),
-    (lambda c: [dataclasses.replace(x, kind="string") if x.name == "advertiser" else x for x in c], "'advertiser' is int in the warehouse and string"),
-    (lambda c: [dataclasses.replace(x, scale=2) if x.name == "cost" else x for x in c], "decimal with 6 places in the warehouse and decimal with 2"),
-    (lambda c: [*c, Column('x"; DROP TABLE ads; --', "int", True)], "is not a usable name"),
-    (lambda c: [*c, c[0]], "twice")])
-def test_a_change_that_would_lose_data_is_refused(warehouse: Warehouse, change: Callable[[tuple[Column, ...]], list[Column]], problem: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda c: [x for x in c if x.name != "type"], "'type' is in the warehouse and no longer in the schema"),
+        (
+            lambda c: [dataclasses.replace(x, kind="string") if x.name == "advertiser" else x for x in c],
+            "'advertiser' is int in the warehouse and string",
+        ),
+        (
+            lambda c: [dataclasses.replace(x, scale=2) if x.name == "cost" else x for x in c],
+            "decimal with 6 places in the warehouse and decimal with 2",
+        ),
+        (lambda c: [*c, Column('x"; DROP TABLE ads; --', "int", True)], "is not a usable name"),
+        (lambda c: [*c, c[0]], "twice"),
+    ],
+)
+def test_a_change_that_would_lose_data_is_refused(
+    warehouse: Warehouse, change: Callable[[tuple[Column, ...]], list[Column]], problem: str
+) -> None:
     before = warehouse.query("DESCRIBE ads").to_pylist()
     with pytest.raises(ConfigurationError, match=problem):
         warehouse.prepare(dataclasses.replace(ADS, columns=tuple(change(ADS.columns))))
@@ -233,12 +286,21 @@ def test_a_dataset_may_not_take_the_ledgers_name(warehouse: Warehouse) -> None:
 
 
 def test_an_enum_may_become_a_string(warehouse: Warehouse) -> None:
-    warehouse.prepare(dataclasses.replace(ADS, columns=tuple(dataclasses.replace(c, kind="string") if c.kind == "enum" else c for c in ADS.columns)))
+    warehouse.prepare(
+        dataclasses.replace(ADS, columns=tuple(dataclasses.replace(c, kind="string") if c.kind == "enum" else c for c in ADS.columns))
+    )
 
 
-@pytest.mark.parametrize(("sql", "message"), [
-    ("SELEC 1", "syntax error"), ("SELECT * FROM nowhere", "nowhere"), ("SELECT 1; SELECT 2", "2 statements"), ("", "0 statements"),
-    ("SELECT CAST('x' AS INT)", "x")])
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM nowhere", "nowhere"),
+        ("SELECT 1; SELECT 2", "2 statements"),
+        ("", "0 statements"),
+        ("SELECT CAST('x' AS INT)", "x"),
+    ],
+)
 def test_sql_that_cannot_run_is_an_error_with_the_engines_message(warehouse: Warehouse, sql: str, message: str) -> None:
     with pytest.raises(QueryError, match=message):
         warehouse.query(sql)
@@ -308,7 +370,7 @@ def _run_all(jobs: list[tuple[str, str, Manifest, list[str]]]) -> list[int | Non
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_load_and_die, args=job) for job in jobs]
     codes = []
-    for pair in (workers[n:n + 2] for n in range(0, len(workers), 2)):
+    for pair in (workers[n : n + 2] for n in range(0, len(workers), 2)):
         for worker in pair:
             worker.start()
         for worker in pair:
@@ -317,7 +379,9 @@ def _run_all(jobs: list[tuple[str, str, Manifest, list[str]]]) -> list[int | Non
     return codes
 
 
-def test_a_loader_killed_at_any_step_leaves_the_hour_old_or_new_and_the_next_load_completes_it(loaded_once: tuple[Path, Any, Any], tmp_path: Path) -> None:
+def test_a_loader_killed_at_any_step_leaves_the_hour_old_or_new_and_the_next_load_completes_it(
+    loaded_once: tuple[Path, Any, Any], tmp_path: Path
+) -> None:
     source, _, (manifest, paths) = loaded_once
     copies = {step: tmp_path / f"{step}.duckdb" for step in STEPS}
     for copy in copies.values():

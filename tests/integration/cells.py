@@ -1,4 +1,5 @@
 """A canonical dump of a deployment: what two runs over the same log must agree on, byte for byte."""
+
 from __future__ import annotations
 
 import hashlib
@@ -27,8 +28,21 @@ def dump_cells(deployment: Deployment) -> dict[str, str]:
 def progress(deployment: Deployment) -> dict[str, tuple[int, ...]]:
     """By shard, where it is and its counts."""
     registry = Registry(deployment.table)
-    return {shard.row.decode(): (c.done.offset, c.flushing, c.done.watermark, c.folded, c.done.accepted, c.done.rejected, c.done.late, c.done.skipped, c.done.lost_count)
-            for bolt in registry.bolts() for shard, c in registry.shards(bolt, registry.published(bolt))}
+    return {
+        shard.row.decode(): (
+            c.done.offset,
+            c.flushing,
+            c.done.watermark,
+            c.folded,
+            c.done.accepted,
+            c.done.rejected,
+            c.done.late,
+            c.done.skipped,
+            c.done.lost_count,
+        )
+        for bolt in registry.bolts()
+        for shard, c in registry.shards(bolt, registry.published(bolt))
+    }
 
 
 def flushing(deployment: Deployment) -> bool:

@@ -1,4 +1,5 @@
 """advertiser_analytics with flushes so frequent that a kill hits one: what the kill test runs."""
+
 from penstock import ArchiveBolt, KafkaSpout, RollupBolt, Topology
 from penstock.topologies.advertiser_analytics import ads, by_advertiser
 

@@ -138,7 +138,11 @@ def test_from_a_file_to_sql(penstock: Shell) -> None:
     assert penstock("export", PAGES, "--due") == "" and "no hour is due" in penstock.err and "pages_rejects" in penstock.err
     assert "unchanged" in penstock("export", PAGES, "--hour", "2015-05-17T10")
     found = list(
-        csv.reader(io.StringIO(penstock("sql", "SELECT status, count(*) AS n, sum(bytes) AS b FROM pages GROUP BY ALL ORDER BY status", "--format", "csv")))
+        csv.reader(
+            io.StringIO(
+                penstock("sql", "SELECT status, count(*) AS n, sum(bytes) AS b FROM pages GROUP BY ALL ORDER BY status", "--format", "csv")
+            )
+        )
     )
     assert found == [
         ["status", "n", "b"],
@@ -146,7 +150,11 @@ def test_from_a_file_to_sql(penstock: Shell) -> None:
     ]
     assert json.loads(penstock("sql", "SELECT count(*) AS n, min(value) AS v FROM archive_pages_rejects", "--format", "json"))[0]["n"] == 1
     datasets = {one["dataset"]: one for one in json.loads(penstock("status", PAGES, "--json"))["datasets"]}
-    assert (datasets["pages"]["hours_loaded"], datasets["pages"]["rows_loaded"], datasets["pages_rejects"]["rows_archived"]) == (24, 4000, 1)
+    assert (datasets["pages"]["hours_loaded"], datasets["pages"]["rows_loaded"], datasets["pages_rejects"]["rows_archived"]) == (
+        24,
+        4000,
+        1,
+    )
 
     penstock("produce", PAGES, "-", stdin=lines(views(50, 12)))
     penstock("status", "--fail-lag", "100", "--json")
@@ -371,9 +379,14 @@ def test_reconciling_finds_a_cell_and_a_row_that_are_wrong(penstock: Shell) -> N
         other = next(
             cell
             for cell in cells
-            if split_row(plan, 0, cell[0])[0] != split_row(plan, 0, first[0])[0] and decode_cell(plan, cell[2])[:5] != decode_cell(plan, first[2])[:5]
+            if split_row(plan, 0, cell[0])[0] != split_row(plan, 0, first[0])[0]
+            and decode_cell(plan, cell[2])[:5] != decode_cell(plan, first[2])[:5]
         )
         deployment.table.put("by_advertiser_1m", [(*first[:2], other[2]), (*other[:2], first[2])], deployment.now() + 1_000_000)
         wrong = {check.what for check in Ads(3000).reconcile(deployment, definitions) if check.differences}
-    assert any("advertisers' totals" in what for what in wrong) and any("by hour" in what for what in wrong) and not any("by country" in what for what in wrong)
+    assert (
+        any("advertisers' totals" in what for what in wrong)
+        and any("by hour" in what for what in wrong)
+        and not any("by country" in what for what in wrong)
+    )
     assert "warehouse: ads, rows and different offsets" in wrong and not any("rollups:" in what for what in wrong)

@@ -30,7 +30,9 @@ def topology(*rollups: Rollup, schema: Schema = EVENTS) -> Any:
     live = KafkaSpout.spec(schema)
     detail = KafkaSpout.spec(schema)
     return type(Topology)(
-        "Shops", (Topology,), {"live": live, "rollups": RollupBolt.spec(live, list(rollups)), "detail": detail, "archive": ArchiveBolt.spec(detail)}
+        "Shops",
+        (Topology,),
+        {"live": live, "rollups": RollupBolt.spec(live, list(rollups)), "detail": detail, "archive": ArchiveBolt.spec(detail)},
     )
 
 
@@ -46,7 +48,10 @@ def deployment(tmp_path: Path) -> Any:
 
 
 def produce(deployment: Deployment, first: int, count: int) -> list[dict[str, Any]]:
-    events = [{"ts": START + n * 1000, "shop": n % 3, "kind": "sale" if n % 4 == 0 else "view", "price": n % 11} for n in range(first, first + count)]
+    events = [
+        {"ts": START + n * 1000, "shop": n % 3, "kind": "sale" if n % 4 == 0 else "view", "price": n % 11}
+        for n in range(first, first + count)
+    ]
     with Producer(deployment.log, "events") as producer:
         for event in events:
             producer.send(json.dumps(event).encode(), partition=event["shop"] % 2)
@@ -77,7 +82,10 @@ def expected(events: list[dict[str, Any]], *names: str) -> dict[int, dict[str, A
 
 def accepted(deployment: Deployment, bolt: str) -> dict[str, int]:
     registry = Registry(deployment.table)
-    return {generation: sum(control.done.accepted for _, control in registry.shards(bolt, generation)) for generation in registry.generations(bolt)}
+    return {
+        generation: sum(control.done.accepted for _, control in registry.shards(bolt, generation))
+        for generation in registry.generations(bolt)
+    }
 
 
 def test_a_changed_definition_is_refused_until_it_is_said_where_it_begins(deployment: Deployment) -> None:

@@ -2,6 +2,7 @@
 
 PENSTOCK_KILLS and PENSTOCK_KILL_EVENTS make it longer: 50 and 1000000 is the full test.
 """
+
 from __future__ import annotations
 
 import os
@@ -27,7 +28,9 @@ TOPOLOGY = str(Path(__file__).with_name("impatient.py"))
 
 
 def penstock(*arguments: str, on: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "penstock", *arguments, "--on", f"local:{on}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "penstock", *arguments, "--on", f"local:{on}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -83,7 +86,9 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     for folder in (calm, killed):
         finish(penstock("export", TOPOLOGY, "--due", "--grace", "0s", on=folder))
     with Deployment.named(f"local:{calm}") as one, Deployment.named(f"local:{killed}") as other:
-        assert [counts[0] == counts[1] and counts[2:] for counts in progress(one).values()] == [counts[0] == counts[1] and counts[2:] for counts in progress(other).values()]
+        assert [counts[0] == counts[1] and counts[2:] for counts in progress(one).values()] == [
+            counts[0] == counts[1] and counts[2:] for counts in progress(other).values()
+        ]
         assert sum(counts[4] + counts[5] + counts[6] for row, counts in progress(one).items() if ".rollups/" in row) == EVENTS
         assert dump_cells(one) == dump_cells(other)
         for dataset in ("ads", "ads_late"):

@@ -3,6 +3,7 @@
 librdkafka takes part through its built-in mock cluster, which speaks the real protocol over a real socket; the two requests that a test needs are
 written here by hand, from the protocol guide.
 """
+
 from __future__ import annotations
 
 import socket
@@ -70,7 +71,7 @@ class Wire:
         assert error == 0, f"Fetch answered error {error}"
         at += 22 + 16 * max(0, aborted)
         size = struct.unpack_from(">i", answer, at)[0]
-        return answer[at + 4:at + 4 + max(0, size)]
+        return answer[at + 4 : at + 4 + max(0, size)]
 
     def _call(self, api: int, version: int, body: bytes) -> bytes:
         request = struct.pack(">hhi", api, version, 7) + _text("penstock-test") + body
@@ -135,9 +136,15 @@ def test_our_log_keeps_and_reads_batches_of_kafka_python(tmp_path: Any, compress
 def test_librdkafka_reads_our_batches(mock_cluster: tuple[str, int], wire: Wire, codec: str) -> None:
     host, port = mock_cluster
     topic = f"ours-{codec}"
-    consumer = confluent_kafka.Consumer({
-        "bootstrap.servers": f"{host}:{port}", "group.id": "g", "auto.offset.reset": "earliest", "check.crcs": True,
-        "allow.auto.create.topics": True})
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": f"{host}:{port}",
+            "group.id": "g",
+            "auto.offset.reset": "earliest",
+            "check.crcs": True,
+            "allow.auto.create.topics": True,
+        }
+    )
     try:
         consumer.list_topics(topic, timeout=10)  # the mock creates a topic when its metadata is asked for
         assert wire.produce(topic, ours(codec)) == 0
@@ -162,7 +169,15 @@ def test_our_log_keeps_and_reads_batches_of_librdkafka(mock_cluster: tuple[str, 
     producer = confluent_kafka.Producer({"bootstrap.servers": f"{host}:{port}", "compression.type": compression, "linger.ms": 50})
     failures: list[Any] = []
     for _, ms, key, value, headers in EXPECTED:
-        producer.produce(topic, value, key, partition=0, timestamp=ms, headers=headers, on_delivery=lambda error, _: failures.append(error) if error else None)
+        producer.produce(
+            topic,
+            value,
+            key,
+            partition=0,
+            timestamp=ms,
+            headers=headers,
+            on_delivery=lambda error, _: failures.append(error) if error else None,
+        )
     assert producer.flush(20) == 0 and not failures
     raw = wire.fetch(topic, 0)
     assert raw, "the mock broker answered no batch"
@@ -171,7 +186,7 @@ def test_our_log_keeps_and_reads_batches_of_librdkafka(mock_cluster: tuple[str, 
         at = 0
         while at < len(raw):  # the log takes one batch an element
             size = struct.unpack_from(">i", raw, at + 8)[0] + 12
-            log.append("t", 0, [raw[at:at + size]])
+            log.append("t", 0, [raw[at : at + size]])
             at += size
         chunk = log.read("t", 0, 0, 1 << 20, 100)
         assert log.offset_at("t", 0, TIMES_MS[3] * 1000) == 3

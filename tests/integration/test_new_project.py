@@ -16,7 +16,9 @@ import pytest
 
 def penstock(*arguments: str, cwd: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("PENSTOCK_ON", "PENSTOCK_CONFIG")}
-    done = subprocess.run([sys.executable, "-m", "penstock", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -34,13 +36,27 @@ def test_a_new_project_runs(tmp_path: Path, name: str) -> None:
 
     rows = json.loads(
         penstock(
-            "query", f"{module}_visits", "--entity", "/shop", "--from", "2026-03-02", "--to", "2026-03-03", "--by", "country", "--format", "json", cwd=folder
+            "query",
+            f"{module}_visits",
+            "--entity",
+            "/shop",
+            "--from",
+            "2026-03-02",
+            "--to",
+            "2026-03-03",
+            "--by",
+            "country",
+            "--format",
+            "json",
+            cwd=folder,
         )
     )["rows"]
     mine = collections.Counter(event["country"] for event in events if event["page"] == "/shop")
     assert {row["country"]: row["visits"] for row in rows} == mine and len(mine) == 5
     rows = json.loads(
-        penstock("query", f"{module}_sections", "--entity", "shop", "--from", "2026-03-02", "--to", "2026-03-03", "--format", "json", cwd=folder)
+        penstock(
+            "query", f"{module}_sections", "--entity", "shop", "--from", "2026-03-02", "--to", "2026-03-03", "--format", "json", cwd=folder
+        )
     )["rows"]
     assert rows[0]["visits"] == sum(event["page"].startswith("/shop") for event in events)
     failed: collections.Counter[str] = collections.Counter()
@@ -52,12 +68,20 @@ def test_a_new_project_runs(tmp_path: Path, name: str) -> None:
 def test_its_own_tests_pass_and_nothing_is_overwritten(tmp_path: Path) -> None:
     penstock("new", "shop", cwd=tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."], cwd=tmp_path / "shop", capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path / "shop",
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     again = subprocess.run([sys.executable, "-m", "penstock", "new", "shop"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert again.returncode == 2 and "is there already" in again.stderr
     checked = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--select", "E,F,W,B", "--line-length", "160", "shop"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "ruff", "check", "--select", "E,F,W,B", "--line-length", "160", "shop"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert checked.returncode == 0, checked.stdout

@@ -1,4 +1,5 @@
 """Deliberate bugs, each one rule of the protocol broken. The simulator must find every one of them."""
+
 from __future__ import annotations
 
 import contextlib

@@ -2,6 +2,7 @@
 
 PENSTOCK_SCHEDULES=N runs more of them. A failure names its seed; `python -m penstock.runner.simulation --only SEED` repeats it.
 """
+
 from __future__ import annotations
 
 import os
@@ -21,8 +22,24 @@ MOST = 200  # seeds to look for a deliberate bug
 @pytest.mark.parametrize("share", range(SHARE))
 def test_schedules_of_faults_change_nothing(share: int) -> None:
     faults = run_schedules([f"suite/{number}" for number in range(share, SCHEDULES, SHARE)])
-    kinds = ("answer lost", "call in limbo", "call took effect late", "call refused", "crash after a call", "crash before a call", "two owners alive", "bolt gone",
-             "spout restarted alone", "worker crashed", "tuple lost", "tuple overtaken", "tuple duplicated", "tuple sent to a replaced bolt", "tuple timed out", "reply lost")
+    kinds = (
+        "answer lost",
+        "call in limbo",
+        "call took effect late",
+        "call refused",
+        "crash after a call",
+        "crash before a call",
+        "two owners alive",
+        "bolt gone",
+        "spout restarted alone",
+        "worker crashed",
+        "tuple lost",
+        "tuple overtaken",
+        "tuple duplicated",
+        "tuple sent to a replaced bolt",
+        "tuple timed out",
+        "reply lost",
+    )
     assert not [kind for kind in kinds if not faults[kind]], f"faults that never took effect: {dict(faults)}"
 
 
@@ -36,7 +53,16 @@ def test_every_outside_call_may_fail(fault: str) -> None:
         took_effect = {name for name in world.faults if name.startswith(f"{fault}: ")}
         assert len(took_effect) == 1, f"call {at} of {calls} was not reached"
         seen |= took_effect
-    for call in ("table.compare_and_set control", "table.put totals_1m", "table.put totals_5m", "table.put totals_index", "table.scan totals_index", "archive.write", "archive.add", "spout log.read"):
+    for call in (
+        "table.compare_and_set control",
+        "table.put totals_1m",
+        "table.put totals_5m",
+        "table.put totals_index",
+        "table.scan totals_index",
+        "archive.write",
+        "archive.add",
+        "spout log.read",
+    ):
         assert f"{fault}: {call}" in seen
 
 

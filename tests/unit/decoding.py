@@ -1,4 +1,5 @@
 """Helpers of the decoding kernels' tests: records without a log, and the comparison of two decoders."""
+
 from __future__ import annotations
 
 import itertools
@@ -17,22 +18,39 @@ PAIRS = {"json": (JsonDecoder, reference_decode.JsonDecoder), "msgpack": (Msgpac
 
 # Every kind of field, nested paths, null and default of each sort.
 FIELDS: dict[str, Field] = {
-    "ts": Timestamp("ms"), "at": Timestamp("iso8601", nullable=True), "seconds": Timestamp("s", default=0), "id": Int(),
+    "ts": Timestamp("ms"),
+    "at": Timestamp("iso8601", nullable=True),
+    "seconds": Timestamp("s", default=0),
+    "id": Int(),
     "user": Int(path="user.id", nullable=True),
-    "name": String(path="user.name", default="nobody", max_bytes=12), "type": Enum("impression", "click", "é", default="click"),
+    "name": String(path="user.name", default="nobody", max_bytes=12),
+    "type": Enum("impression", "click", "é", default="click"),
     "ok": Bool(nullable=True),
-    "cost": Decimal(6, nullable=True, default="0.5"), "price": Decimal(2, path="a.b.c", nullable=True), "note": String(nullable=True)}
+    "cost": Decimal(6, nullable=True, default="0.5"),
+    "price": Decimal(2, path="a.b.c", nullable=True),
+    "note": String(nullable=True),
+}
 
 
-def records_of(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None, timestamps: Sequence[int] | None = None) -> Records:
+def records_of(
+    values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None, timestamps: Sequence[int] | None = None
+) -> Records:
     """Records with these values, packed without a gap, so that a read beyond one would see the next."""
     count, parts = len(values), [*(keys or [None] * len(values)), *values]
     lengths = np.array([-1 if part is None else len(part) for part in parts], np.int32)
     starts = np.concatenate([[0], np.cumsum(np.maximum(lengths, 0), dtype=np.int64)]).astype(np.int64)
     zeros = np.zeros(count, np.int64)
-    return Records(b"".join(part or b"" for part in parts), np.arange(count, dtype=np.int64), np.array(timestamps or [0] * count, np.int64),
-        starts[:count], lengths[:count],
-                   starts[count:2 * count], lengths[count:], zeros, np.zeros(count, np.int32))
+    return Records(
+        b"".join(part or b"" for part in parts),
+        np.arange(count, dtype=np.int64),
+        np.array(timestamps or [0] * count, np.int64),
+        starts[:count],
+        lengths[:count],
+        starts[count : 2 * count],
+        lengths[count:],
+        zeros,
+        np.zeros(count, np.int32),
+    )
 
 
 def cells(column: Column) -> list[Any]:
@@ -54,7 +72,8 @@ def outcome(columns: Columns) -> list[Any]:
 def assert_same(found: Columns, expected: Columns) -> None:
     """Two decoders agree: codes, values, nulls, types, and nothing left in rejected rows."""
     assert [reasons.describe(int(code), list(expected.columns)) if code else "" for code in found.reject] == [
-        reasons.describe(int(code), list(expected.columns)) if code else "" for code in expected.reject]
+        reasons.describe(int(code), list(expected.columns)) if code else "" for code in expected.reject
+    ]
     assert list(found.columns) == list(expected.columns)
     for name, column in found.columns.items():
         other = expected.columns[name]

@@ -1,4 +1,5 @@
 """What the tests of the aggregation kernels share: batches made of plain records, and the implementations under test."""
+
 from __future__ import annotations
 
 import importlib
@@ -16,7 +17,9 @@ from penstock.model.units import MINUTE
 
 def implementations() -> list[SimpleNamespace]:
     """The reference, and the compiled kernels unless they were not built (a test of `penstock.kernels.backend` fails the build then)."""
-    found = [SimpleNamespace(name="reference", **{name: value for name, value in vars(reference_group).items() if not name.startswith("_")})]
+    found = [
+        SimpleNamespace(name="reference", **{name: value for name, value in vars(reference_group).items() if not name.startswith("_")})
+    ]
     try:
         units = [importlib.import_module(f"penstock.kernels.{unit}") for unit in ("_cell", "_group", "_hash", "_hll", "_judge")]
     except ImportError:
@@ -46,25 +49,68 @@ def column_of(field: Field, values: Sequence[Any]) -> Column:
 
 def columns_of(fields: Mapping[str, Field], records: Sequence[Mapping[str, Any]]) -> Columns:
     """A batch of records, each a dict of canonical values."""
-    return Columns({name: column_of(field, [record[name] for record in records]) for name, field in fields.items()}, np.zeros(len(records), np.int32))
+    return Columns(
+        {name: column_of(field, [record[name] for record in records]) for name, field in fields.items()}, np.zeros(len(records), np.int32)
+    )
 
 
-SCHEMA = Schema("events", time="ts", fields={
-    "ts": Timestamp("us"), "account": Int(), "page": String(), "flag": Bool(nullable=True), "type": Enum("view", "click", "buy"),
-    "device": Enum("phone", "desk\0top\1", nullable=True), "user": Int(nullable=True), "agent": String(nullable=True), "cost": Decimal(2, nullable=True),
-    "seen": Timestamp("us", nullable=True)})
+SCHEMA = Schema(
+    "events",
+    time="ts",
+    fields={
+        "ts": Timestamp("us"),
+        "account": Int(),
+        "page": String(),
+        "flag": Bool(nullable=True),
+        "type": Enum("view", "click", "buy"),
+        "device": Enum("phone", "desk\0top\1", nullable=True),
+        "user": Int(nullable=True),
+        "agent": String(nullable=True),
+        "cost": Decimal(2, nullable=True),
+        "seen": Timestamp("us", nullable=True),
+    },
+)
 
 _MEASURES = {
-    "events": Count(), "buys": Count(where={"type": "buy"}), "spend": Sum("cost", where={"type": ["buy", "click"]}), "ids": Sum("user"),
-    "least": Min("cost", where={"agent": {"ne": "bot"}}), "last": Max("seen"), "first": Min("seen", where={"not": {"type": "view"}}),
-    "users": Uniques("user", precision=4), "agents": Uniques("agent", precision=6, where={"type": "view"}), "devices": Uniques("device", precision=5)}
+    "events": Count(),
+    "buys": Count(where={"type": "buy"}),
+    "spend": Sum("cost", where={"type": ["buy", "click"]}),
+    "ids": Sum("user"),
+    "least": Min("cost", where={"agent": {"ne": "bot"}}),
+    "last": Max("seen"),
+    "first": Min("seen", where={"not": {"type": "view"}}),
+    "users": Uniques("user", precision=4),
+    "agents": Uniques("agent", precision=6, where={"type": "view"}),
+    "devices": Uniques("device", precision=5),
+}
 
 ROLLUPS = [
-    Rollup("everything", of=SCHEMA, entity="account", measures=_MEASURES, by=[
-        By(keep={"1m": "3d", "1h": "90d"}), By("page", "device", keep={"1h": "90d"}), By("flag", "user", "agent", "seen", "cost", "type", keep={"1d": "1y"})]),
-    Rollup("some", of=SCHEMA, entity="page", where={"any": [{"type": "click"}, {"cost": {"ge": 0}}]}, measures={
-        "clicks": Count(where={"type": "click"}), "views": Sum("cost", where={"type": "view", "flag": True})}, by=[By("account", keep={"5m": "3d"}), By("type", keep={"6h": "3d"})]),
-    Rollup("types", of=SCHEMA, entity="type", measures={"users": Uniques("user"), "pages": Uniques("page", precision=16)}, by=[By(keep={"1h": "90d"})]),
+    Rollup(
+        "everything",
+        of=SCHEMA,
+        entity="account",
+        measures=_MEASURES,
+        by=[
+            By(keep={"1m": "3d", "1h": "90d"}),
+            By("page", "device", keep={"1h": "90d"}),
+            By("flag", "user", "agent", "seen", "cost", "type", keep={"1d": "1y"}),
+        ],
+    ),
+    Rollup(
+        "some",
+        of=SCHEMA,
+        entity="page",
+        where={"any": [{"type": "click"}, {"cost": {"ge": 0}}]},
+        measures={"clicks": Count(where={"type": "click"}), "views": Sum("cost", where={"type": "view", "flag": True})},
+        by=[By("account", keep={"5m": "3d"}), By("type", keep={"6h": "3d"})],
+    ),
+    Rollup(
+        "types",
+        of=SCHEMA,
+        entity="type",
+        measures={"users": Uniques("user"), "pages": Uniques("page", precision=16)},
+        by=[By(keep={"1h": "90d"})],
+    ),
 ]
 
 INTS = [0, 1, -1, 255, 256, -255, -256, -257, 2**31, 2**63 - 1, -(2**63), 2**56, -(2**56)]

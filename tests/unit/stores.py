@@ -42,7 +42,13 @@ EVENTS = Schema(
     lateness="10m",
     ahead="1h",
     derive={"parity": parity},
-    fields={"ts": Timestamp("ms"), "k": Int(), "kind": Enum("a", "b", default="a"), "note": String(nullable=True), "amount": Int(default=0)},
+    fields={
+        "ts": Timestamp("ms"),
+        "k": Int(),
+        "kind": Enum("a", "b", default="a"),
+        "note": String(nullable=True),
+        "amount": Int(default=0),
+    },
 )
 
 
@@ -96,7 +102,9 @@ class StepDriver:
 
     def run(self, *, until: str = "") -> None:
         """Go on until nothing is due, or until the next call would be one whose name begins with `until`."""
-        while not (until and self.job is not None and isinstance(self.waiting, Call) and self.waiting.name.startswith(until)) and self.step():
+        while (
+            not (until and self.job is not None and isinstance(self.waiting, Call) and self.waiting.name.startswith(until)) and self.step()
+        ):
             pass
 
 
@@ -116,7 +124,9 @@ class Stores:
     def fresh(self) -> str:
         return f"name-{next(self._names)}"
 
-    def new_driver(self, shards: Callable[[], Collection[Shard]], lock: Any, failed: Callable[[BaseException], None], threads: int) -> StepDriver:
+    def new_driver(
+        self, shards: Callable[[], Collection[Shard]], lock: Any, failed: Callable[[BaseException], None], threads: int
+    ) -> StepDriver:
         return StepDriver(self, shards, failed)
 
 
@@ -174,7 +184,9 @@ class Bench:
         )
 
     def shard(self, partition: int = 0) -> ShardId:
-        return ShardId(self.definition.bolt, self.definition.generation, self.schema.name, self.stores.log.incarnation(self.schema.name), partition)
+        return ShardId(
+            self.definition.bolt, self.definition.generation, self.schema.name, self.stores.log.incarnation(self.schema.name), partition
+        )
 
     def control(self, partition: int = 0) -> Control:
         found = self.stores.table.get(CONTROL_TABLE, [(self.shard(partition).row, CONTROL_COLUMN)])[0]
@@ -183,7 +195,9 @@ class Bench:
 
     def set_control(self, control: Control, partition: int = 0) -> None:
         """As another owner would."""
-        assert self.stores.table.compare_and_set(CONTROL_TABLE, self.shard(partition).row, CONTROL_COLUMN, self.control(partition).encode(), control.encode())
+        assert self.stores.table.compare_and_set(
+            CONTROL_TABLE, self.shard(partition).row, CONTROL_COLUMN, self.control(partition).encode(), control.encode()
+        )
 
     def values(
         self,

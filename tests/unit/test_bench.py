@@ -1,4 +1,5 @@
 """The benchmarks run, and every side computes what its baseline computes. No time is looked at: a test machine has none to give."""
+
 from __future__ import annotations
 
 import json
@@ -26,7 +27,18 @@ EVENTS = 3_000
 def quick(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What `python -m bench --quick` writes."""
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, "-m", "bench", "--quick", "--events", str(EVENTS), "--directory", str(folder), "--output", str(folder / "results.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "--quick",
+        "--events",
+        str(EVENTS),
+        "--directory",
+        str(folder),
+        "--output",
+        str(folder / "results.json"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list(folder.iterdir()) == [folder / "results.json"], "logs and tables are left behind"
@@ -46,7 +58,7 @@ def test_every_result_has_the_agreed_keys(quick: list[dict[str, object]]) -> Non
 
 def test_the_table_has_a_line_for_every_result(quick: list[dict[str, object]]) -> None:
     lines = report.table(quick).splitlines()
-    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:2 + len(quick)]] == list(suite.NAMES)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2 : 2 + len(quick)]] == list(suite.NAMES)
 
 
 def exact(workload: Workload) -> dict[tuple[object, ...], tuple[int, int, int]]:
@@ -130,6 +142,6 @@ def test_results_of_some_benchmarks_stand_beside_those_of_others(tmp_path: Path)
 
 def test_the_readme_shows_the_results_that_are_there() -> None:
     text = report.README.read_text()
-    shown = text[text.index(report.BEGIN) + len(report.BEGIN):text.index(report.END)].strip()
+    shown = text[text.index(report.BEGIN) + len(report.BEGIN) : text.index(report.END)].strip()
     results = report.load(report.RESULTS)
     assert shown == (report.table(results) if results else "")

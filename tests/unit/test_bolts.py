@@ -21,7 +21,11 @@ from penstock.rollup.shard import Limits
 from penstock.runner.wire import TICK
 
 COUNTS = Rollup(
-    "counts", of=EVENTS, entity="k", measures={"n": Count(), "amount": Sum("amount")}, by=[By(keep={"1m": "2d", "1h": "9d"}), By("kind", keep={"1h": "9d"})]
+    "counts",
+    of=EVENTS,
+    entity="k",
+    measures={"n": Count(), "amount": Sum("amount")},
+    by=[By(keep={"1m": "2d", "1h": "9d"}), By("kind", keep={"1h": "9d"})],
 )
 
 
@@ -201,7 +205,11 @@ def test_when_the_position_moves_without_data_the_counts_still_add_up() -> None:
     made.produce([event()])
     made.stores.log.skip("events", 0, 3)
     bolt = made.bolt()
-    names = [made.give(bolt, 0, 1), made.give(bolt, 1, 4, data=b"", skipped=[(1, 4)]), made.give(bolt, 4, 10, data=b"", lost=[(4, 7), (7, 10)])]
+    names = [
+        made.give(bolt, 0, 1),
+        made.give(bolt, 1, 4, data=b"", skipped=[(1, 4)]),
+        made.give(bolt, 4, 10, data=b"", lost=[(4, 7), (7, 10)]),
+    ]
     assert made.flushed(bolt) == [f"ack {name}" for name in names]
     done = made.control().done
     assert (done.offset, done.accepted, done.skipped, done.lost) == (10, 1, 3, ((4, 10),))
@@ -368,11 +376,24 @@ def test_cells_and_counts_are_those_of_a_plain_loop(seed: int) -> None:
         for _ in range(rng.randint(1, 8)):
             at += rng.random() * 3
             one: Any = event(
-                max(0.0, at - (rng.random() * 25 if rng.random() < 0.3 else 0)), rng.randint(0, 2), kind=rng.choice("ab"), amount=rng.randint(-5, 5)
+                max(0.0, at - (rng.random() * 25 if rng.random() < 0.3 else 0)),
+                rng.randint(0, 2),
+                kind=rng.choice("ab"),
+                amount=rng.randint(-5, 5),
             )
             kind = rng.random()
             if kind < 0.1:
-                one = rng.choice([b"{", b"", b"[]", {**one, "k": "x"}, {"k": 1}, {**one, "kind": "zz"}, {**one, "ts": (made.stores.clock + 2 * HOUR) // 1000}])
+                one = rng.choice(
+                    [
+                        b"{",
+                        b"",
+                        b"[]",
+                        {**one, "k": "x"},
+                        {"k": 1},
+                        {**one, "kind": "zz"},
+                        {**one, "ts": (made.stores.clock + 2 * HOUR) // 1000},
+                    ]
+                )
             values.append(one)
             if kind < 0.1:
                 expected["rejected"] += 1
@@ -408,7 +429,9 @@ def test_cells_and_counts_are_those_of_a_plain_loop(seed: int) -> None:
     )
     assert expected["late"] and expected["rejected"]
     closed = (watermark - 600 * SECOND) // HOUR * HOUR
-    for (name, start, key, _), (n, amount) in list(cells.items()):  # the total's hours are folded from the minutes when nothing can change them
+    for (name, start, key, _), (n, amount) in list(
+        cells.items()
+    ):  # the total's hours are folded from the minutes when nothing can change them
         if name == "1m" and (T0 + start * MINUTE) // HOUR * HOUR < closed:
             total = cells.setdefault(("1h", start // 60 * 60, key, ()), [0, 0])
             total[0], total[1] = total[0] + n, total[1] + amount

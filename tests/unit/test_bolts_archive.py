@@ -76,7 +76,10 @@ def test_files_are_named_by_hour_generation_partition_offsets_and_owner() -> Non
     made.flushed(bolt)
     [entry] = made.stores.archive.entries("events", T0)
     hour = dt.datetime.fromtimestamp(T0 / 1e6, dt.timezone.utc).strftime("%Y-%m-%dT%H")
-    assert entry.path == f"events/hour={hour}/{made.definition.generation}-events-{made.stores.log.incarnation('events')}-2-0-1-{made.control(2).owner}.parquet"
+    assert (
+        entry.path
+        == f"events/hour={hour}/{made.definition.generation}-events-{made.stores.log.incarnation('events')}-2-0-1-{made.control(2).owner}.parquet"
+    )
     assert (entry.first, entry.next, entry.rows) == (0, 1, 1)
 
 

@@ -33,7 +33,11 @@ def test_a_bug_is_called_one_and_says_where(capsys: pytest.CaptureFixture[str], 
     monkeypatch.delenv("PENSTOCK_TRACEBACK", raising=False)
     assert raising(KeyError("x")) == FAILED
     said = capsys.readouterr().err
-    assert said.startswith("error: this is a bug in Penstock: KeyError: 'x' (at ") and "test_cli_errors.py" in said and "PENSTOCK_TRACEBACK=1" in said
+    assert (
+        said.startswith("error: this is a bug in Penstock: KeyError: 'x' (at ")
+        and "test_cli_errors.py" in said
+        and "PENSTOCK_TRACEBACK=1" in said
+    )
     assert "Traceback" not in said
 
 
@@ -54,7 +58,10 @@ def test_interrupted_is_130(problem: BaseException) -> None:
         (["run", "no/such/file.py"], "there is no file no/such/file.py"),
         (["run", "no_such_module"], "there is no topology 'no_such_module'"),
         (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18"], "nothing was ever written there"),
-        (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "status"], "neither field=value nor JSON"),
+        (
+            ["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "status"],
+            "neither field=value nor JSON",
+        ),
         (["query", "traffic", "--entity", "/", "--from", "2015-05-17", "--to", "2015-05-18", "--where", "{status"], "is not JSON"),
         (["status", "--on", "nowhere"], "nowhere"),
         (["produce", "page_analytics"], "name FILEs"),
@@ -68,7 +75,9 @@ def test_interrupted_is_130(problem: BaseException) -> None:
         (["frobnicate"], "No such command"),
     ],
 )
-def test_usage_errors(arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PENSTOCK_ON", raising=False)
     assert execute(arguments) == USAGE

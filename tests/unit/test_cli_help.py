@@ -23,7 +23,9 @@ def test_every_command_and_option_has_help(command: click.Command) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{command.name} {parameter.opts[0]}"
-            assert parameter.help.rstrip(" ]").endswith((".", ":DIR")) or "[default" in parameter.help or ":" in parameter.help, parameter.help
+            assert parameter.help.rstrip(" ]").endswith((".", ":DIR")) or "[default" in parameter.help or ":" in parameter.help, (
+                parameter.help
+            )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one.name)

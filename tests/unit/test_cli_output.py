@@ -27,7 +27,9 @@ def test_a_bar_is_as_long_as_its_value(value: float, largest: float) -> None:
     assert abs(eighths - 80 * value / largest) <= 0.5 + 1e-6
 
 
-@pytest.mark.parametrize("count, text", [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (188_100_000, "188.1 MB"), (5e15, "5000.0 TB")])
+@pytest.mark.parametrize(
+    "count, text", [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (188_100_000, "188.1 MB"), (5e15, "5000.0 TB")]
+)
 def test_sizes(count: float, text: str) -> None:
     assert size(count) == text
 

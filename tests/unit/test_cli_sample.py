@@ -16,7 +16,9 @@ from penstock.errors import UsageError
 HOUR, DAY = 3_600_000, 86_400_000
 START = 1_700_000_000_000 // DAY * DAY
 
-schema = Schema("clicks", time="ts", lateness="1d", fields={"ts": Timestamp("ms"), "site": String(), "kind": Enum("view", "click"), "user": Int()})
+schema = Schema(
+    "clicks", time="ts", lateness="1d", fields={"ts": Timestamp("ms"), "site": String(), "kind": Enum("view", "click"), "user": Int()}
+)
 by_site = Rollup(
     "by_site",
     of=schema,
@@ -84,7 +86,10 @@ def test_the_declaration_as_json(capsys: pytest.CaptureFixture[str], tmp_path: P
     monkeypatch.chdir(tmp_path)
     assert execute(["check", "penstock.topologies.page_analytics", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["topology"] == "page_analytics" and [one["bolt"] for one in found["bolts"]] == ["page_analytics.rollups", "page_analytics.archive"]
+    assert found["topology"] == "page_analytics" and [one["bolt"] for one in found["bolts"]] == [
+        "page_analytics.rollups",
+        "page_analytics.archive",
+    ]
     assert found["rollups"][0]["tables"] == {"traffic_1m": "15d", "traffic_1h": "98d", "traffic_1d": "1833d"} and found["samples"] == []
     assert execute(["check", "penstock.topologies.page_analytics"]) == 0
     assert "traffic_1m" in capsys.readouterr().out and not list(tmp_path.iterdir())

@@ -1,4 +1,5 @@
 """When an hour is due, what becomes of it, and the datasets that are exported."""
+
 from __future__ import annotations
 
 import base64
@@ -85,7 +86,13 @@ def test_a_busy_partition_never_looks_at_the_clock() -> None:
 
 def test_every_partition_decides() -> None:
     """All combinations of what a partition can be: due exactly if each by itself would let the hour go."""
-    kinds = [(at(H + DAY), True), (at(H), False), (at(None), False), (at(H, committed=20, caught_up_at=1), True), (at(None, committed=20), False)]
+    kinds = [
+        (at(H + DAY), True),
+        (at(H), False),
+        (at(None), False),
+        (at(H, committed=20, caught_up_at=1), True),
+        (at(None, committed=20), False),
+    ]
     for chosen in itertools.product(kinds, repeat=3):
         assert due(holding(entry(H)), *(progress for progress, _ in chosen)) == ([H] if all(lets for _, lets in chosen) else [])
 
@@ -101,7 +108,10 @@ def test_a_loaded_hour_is_due_again_only_when_its_files_changed_and_the_interval
 
 
 def test_an_hour_that_another_generation_loaded_stays_as_it_is() -> None:
-    old, new = holding(entry(H)), holding(dataclasses.replace(entry(H), shard="n-ads-i-0"), dataclasses.replace(entry(H + HOUR), shard="n-ads-i-0"))
+    old, new = (
+        holding(entry(H)),
+        holding(dataclasses.replace(entry(H), shard="n-ads-i-0"), dataclasses.replace(entry(H + HOUR), shard="n-ads-i-0")),
+    )
     assert due(new, at(H + DAY), ledger=[ledger_row(old, H, NOW - DAY)]) == [H + HOUR]
 
 
@@ -146,9 +156,14 @@ class FakeWarehouse:
 
 
 def test_hours_are_exported_in_order_and_then_done() -> None:
-    archive, warehouse = holding(entry(H + HOUR), entry(H), entry(H, 10, 13), entry(H + 9 * DAY), entry(H, dataset="ads_late")), FakeWarehouse()
+    archive, warehouse = (
+        holding(entry(H + HOUR), entry(H), entry(H, 10, 13), entry(H + 9 * DAY), entry(H, dataset="ads_late")),
+        FakeWarehouse(),
+    )
     assert list(export_due(archive, warehouse, ADS, [at(NOW)], NOW)) == [  # type: ignore[arg-type]
-        ExportResult("ads", H, 13, 2, "loaded"), ExportResult("ads", H + HOUR, 10, 1, "loaded")]
+        ExportResult("ads", H, 13, 2, "loaded"),
+        ExportResult("ads", H + HOUR, 10, 1, "loaded"),
+    ]
     assert list(export_due(archive, warehouse, ADS, [at(NOW)], NOW + DAY)) == []  # type: ignore[arg-type]
 
 
@@ -183,20 +198,49 @@ def length(n: pa.Array) -> pa.Array:
     return n
 
 
-FULL = Schema("pages", time="ts", key="n", derive={"length": length}, fields={
-    "n": Int(), "s": String(max_bytes=100), "b": Bool(), "e": Enum("é", "x"), "ts": Timestamp("ms"), "d": Decimal(4, nullable=True)})
+FULL = Schema(
+    "pages",
+    time="ts",
+    key="n",
+    derive={"length": length},
+    fields={
+        "n": Int(),
+        "s": String(max_bytes=100),
+        "b": Bool(),
+        "e": Enum("é", "x"),
+        "ts": Timestamp("ms"),
+        "d": Decimal(4, nullable=True),
+    },
+)
 
 
 def test_a_dataset_has_all_columns_of_its_schema_and_where_the_event_stands_in_the_log() -> None:
     dataset = dataset_of(FULL)
     assert (dataset.name, dataset.time, dataset.key) == ("pages", "ts", "n")
     assert dataset.columns == (
-        Column("n", "int", False), Column("s", "string", False, max_bytes=100), Column("b", "bool", False), Column("e", "enum", False, max_bytes=2),
-        Column("ts", "timestamp", False), Column("d", "decimal", True, scale=4), Column("length", "enum", False, max_bytes=5),
-        Column("partition_id", "int", False), Column("log_offset", "int", False), Column("log_time", "timestamp", False))
+        Column("n", "int", False),
+        Column("s", "string", False, max_bytes=100),
+        Column("b", "bool", False),
+        Column("e", "enum", False, max_bytes=2),
+        Column("ts", "timestamp", False),
+        Column("d", "decimal", True, scale=4),
+        Column("length", "enum", False, max_bytes=5),
+        Column("partition_id", "int", False),
+        Column("log_offset", "int", False),
+        Column("log_time", "timestamp", False),
+    )
     assert arrow_schema(dataset).types == [
-        pa.int64(), pa.string(), pa.bool_(), pa.dictionary(pa.int16(), pa.string()), pa.timestamp("us"), pa.decimal128(18, 4),
-        pa.dictionary(pa.int16(), pa.string()), pa.int64(), pa.int64(), pa.timestamp("us")]
+        pa.int64(),
+        pa.string(),
+        pa.bool_(),
+        pa.dictionary(pa.int16(), pa.string()),
+        pa.timestamp("us"),
+        pa.decimal128(18, 4),
+        pa.dictionary(pa.int16(), pa.string()),
+        pa.int64(),
+        pa.int64(),
+        pa.timestamp("us"),
+    ]
 
 
 def test_late_events_have_the_same_columns_and_rejects_their_own() -> None:

@@ -1,4 +1,5 @@
 """Input formats to records, and files into a topic."""
+
 from __future__ import annotations
 
 import bz2
@@ -31,16 +32,24 @@ from penstock.model import Bool, Decimal, Enum, Int, Schema, String, Timestamp
 
 SHARED = Path(os.environ.get("PENSTOCK_SHARED") or Path(__file__).parents[3] / "shared") / "data"
 FIELDS: dict[str, Any] = {
-    "ts": Timestamp("ms"), "user": Int(path="user.id", nullable=True), "name": String(path="user.name", default="?"), "note": String(),
+    "ts": Timestamp("ms"),
+    "user": Int(path="user.id", nullable=True),
+    "name": String(path="user.name", default="?"),
+    "note": String(),
     "ok": Bool(nullable=True),
-    "price": Decimal(6, nullable=True), "kind": Enum("a", "b", nullable=True), "day": Timestamp("iso8601", nullable=True)}
+    "price": Decimal(6, nullable=True),
+    "kind": Enum("a", "b", nullable=True),
+    "day": Timestamp("iso8601", nullable=True),
+}
 
 
 def schema(format: str = "json", key: str | None = None) -> Schema:
     return Schema("things", time="ts", fields=FIELDS, format=format, key=key)
 
 
-def produced(tmp_path: Path, name: str, content: bytes, of: Schema | None = None, **options: Any) -> tuple[list[bytes | None], ProduceReport]:
+def produced(
+    tmp_path: Path, name: str, content: bytes, of: Schema | None = None, **options: Any
+) -> tuple[list[bytes | None], ProduceReport]:
     (tmp_path / name).write_bytes(content)
     log = MemoryLog()
     log.create("things", 1)
@@ -74,8 +83,12 @@ def test_lines_longer_than_a_block_are_whole(tmp_path: Path) -> None:
     assert produced(tmp_path, "a.jsonl", b"\n".join(lines))[0] == lines
 
 
-@given(lines=st.lists(st.binary(max_size=20).filter(lambda line: line.strip(b" \t\r") and b"\n" not in line and not line.endswith(b"\r")), max_size=30),
-       block=st.integers(1, 40))
+@given(
+    lines=st.lists(
+        st.binary(max_size=20).filter(lambda line: line.strip(b" \t\r") and b"\n" not in line and not line.endswith(b"\r")), max_size=30
+    ),
+    block=st.integers(1, 40),
+)
 @settings(max_examples=60, deadline=None)
 def test_blocks_may_end_anywhere(lines: list[bytes], block: int) -> None:
     from penstock.log.formats import read_blocks
@@ -125,13 +138,28 @@ def test_msgpack_that_has_no_json_form_is_passed_on_as_it_is(tmp_path: Path) -> 
 
 def test_csv_cells_are_typed_by_the_fields_they_feed(tmp_path: Path) -> None:
     header = "ts,user.id,name,note,ok,price,kind,day,other"
-    rows = ['1000,7,Ann,"a, ""b""\nc",true,12.50,a,2026-03-02,x', "2000,,,,,,,,", "3000.5,x,B,n,maybe,1e3,zzz,soon,", '4000,-8,"ü",0,0,-0.000001,b,,7']
+    rows = [
+        '1000,7,Ann,"a, ""b""\nc",true,12.50,a,2026-03-02,x',
+        "2000,,,,,,,,",
+        "3000.5,x,B,n,maybe,1e3,zzz,soon,",
+        '4000,-8,"ü",0,0,-0.000001,b,,7',
+    ]
     got, report = produced(tmp_path, "a.csv", "\ufeff".encode() + "\r\n".join([header, *rows]).encode())
     assert [json.loads(value or b"") for value in got] == [
-        {"ts": 1000, "user": {"id": 7, "name": "Ann"}, "note": 'a, "b"\nc', "ok": True, "price": 12.5, "kind": "a", "day": "2026-03-02", "other": "x"},
+        {
+            "ts": 1000,
+            "user": {"id": 7, "name": "Ann"},
+            "note": 'a, "b"\nc',
+            "ok": True,
+            "price": 12.5,
+            "kind": "a",
+            "day": "2026-03-02",
+            "other": "x",
+        },
         {"ts": 2000, "note": ""},
         {"ts": 3000.5, "user": {"id": "x", "name": "B"}, "note": "n", "ok": "maybe", "price": 1000.0, "kind": "zzz", "day": "soon"},
-        {"ts": 4000, "user": {"id": -8, "name": "ü"}, "note": "0", "ok": False, "price": -1e-06, "kind": "b", "other": "7"}]
+        {"ts": 4000, "user": {"id": -8, "name": "ü"}, "note": "0", "ok": False, "price": -1e-06, "kind": "b", "other": "7"},
+    ]
     assert (report.records, report.unparsed) == (4, 0)
 
 
@@ -154,33 +182,55 @@ def test_csv_is_read_as_the_csv_module_wrote_it(tmp_path_factory: pytest.TempPat
 
 
 LINE = b'1.2.3.4 - frank [10/Oct/2000:13:55:36 -0730] "GET /a?b=c HTTP/1.0" 200 2326 "http://x/" "Mozilla/4.08 [en]"'
-VIEW = {"ts": 971211336000 + 30 * 60_000, "ip": "1.2.3.4", "method": "GET", "path": "/a?b=c", "status": 200, "bytes": 2326,
-        "referrer": "http://x/", "user_agent": "Mozilla/4.08 [en]"}
+VIEW = {
+    "ts": 971211336000 + 30 * 60_000,
+    "ip": "1.2.3.4",
+    "method": "GET",
+    "path": "/a?b=c",
+    "status": 200,
+    "bytes": 2326,
+    "referrer": "http://x/",
+    "user_agent": "Mozilla/4.08 [en]",
+}
 
 
-@pytest.mark.parametrize(("old", "new", "change"), [
-    (b"", b"", {}),
-    (b"2326", b"-", {"bytes": None}),
-    (b'"http://x/"', b'"-"', {"referrer": None}),
-    (b'"Mozilla/4.08 [en]"', b'"-"', {"user_agent": None}),
-    (b'"Mozilla/4.08 [en]"', b'""', {"user_agent": ""}),
-    (b"Mozilla/4.08 [en]", b'say \\"hi\\" \\xe4', {"user_agent": 'say \\"hi\\" \\xe4'}),
-    (b"Mozilla/4.08 [en]", "ü".encode(), {"user_agent": "ü"}),
-    (b" HTTP/1.0", b"", {}),
-    (b"/a?b=c", b"/a b", {"path": "/a b"}),
-    (b"GET", b"M-SEARCH", {"method": "M-SEARCH"}),
-    (b"frank", b"frank van dam", {}),
-    (b"-0730", b"+0000", {"ts": 971186136000}),
-    (b'[en]"', b'[en]" 0.003 example.org', {}),
-    (b"1.2.3.4", b"2001:db8::1", {"ip": "2001:db8::1"}),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "change"),
+    [
+        (b"", b"", {}),
+        (b"2326", b"-", {"bytes": None}),
+        (b'"http://x/"', b'"-"', {"referrer": None}),
+        (b'"Mozilla/4.08 [en]"', b'"-"', {"user_agent": None}),
+        (b'"Mozilla/4.08 [en]"', b'""', {"user_agent": ""}),
+        (b"Mozilla/4.08 [en]", b'say \\"hi\\" \\xe4', {"user_agent": 'say \\"hi\\" \\xe4'}),
+        (b"Mozilla/4.08 [en]", "ü".encode(), {"user_agent": "ü"}),
+        (b" HTTP/1.0", b"", {}),
+        (b"/a?b=c", b"/a b", {"path": "/a b"}),
+        (b"GET", b"M-SEARCH", {"method": "M-SEARCH"}),
+        (b"frank", b"frank van dam", {}),
+        (b"-0730", b"+0000", {"ts": 971186136000}),
+        (b'[en]"', b'[en]" 0.003 example.org', {}),
+        (b"1.2.3.4", b"2001:db8::1", {"ip": "2001:db8::1"}),
+    ],
+)
 def test_a_line_of_an_access_log_is_a_page_view(old: bytes, new: bytes, change: dict[str, Any]) -> None:
     assert parse_combined(LINE.replace(old, new, 1) if old else LINE) == {**VIEW, **change}
 
 
-@pytest.mark.parametrize("line", [
-    LINE[:-1], LINE.replace(b"Oct", b"Okt"), LINE.replace(b"10/", b"32/"), LINE.replace(b"GET /a?b=c HTTP/1.0", b"-"), LINE.replace(b"200", b"abc"),
-    LINE.replace(b"GET", b"\xff"), LINE.replace(b"13:55", b"24:55"), b"hello", LINE.replace(b"-0730", b"-2530")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINE[:-1],
+        LINE.replace(b"Oct", b"Okt"),
+        LINE.replace(b"10/", b"32/"),
+        LINE.replace(b"GET /a?b=c HTTP/1.0", b"-"),
+        LINE.replace(b"200", b"abc"),
+        LINE.replace(b"GET", b"\xff"),
+        LINE.replace(b"13:55", b"24:55"),
+        b"hello",
+        LINE.replace(b"-0730", b"-2530"),
+    ],
+)
 def test_a_line_that_is_no_page_view_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):
         parse_combined(line)
@@ -210,9 +260,15 @@ def test_a_real_access_log_is_the_same_records_as_its_json_form() -> None:
         assert any(line in values for values in logs[0])
 
 
-@pytest.mark.parametrize(("suffix", "compress"), [
-    (".gz", gzip.compress), (".bz2", bz2.compress), (".zst", lambda data: pa.compress(data, "zstd", asbytes=True)),
-    (".gz", lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:]))])
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".zst", lambda data: pa.compress(data, "zstd", asbytes=True)),
+        (".gz", lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:])),
+    ],
+)
 def test_compressed_files_are_read_by_their_ending(tmp_path: Path, suffix: str, compress: Any) -> None:
     lines = [b'{"ts":%d}' % i for i in range(50_000)]
     got, report = produced(tmp_path, "a.jsonl" + suffix, compress(b"\n".join(lines)))
@@ -224,8 +280,17 @@ def test_a_compressed_file_that_is_damaged_is_named(tmp_path: Path) -> None:
         produced(tmp_path, "a.jsonl.gz", gzip.compress(b"{}\n" * 1000)[:-20] + b"x" * 10)
 
 
-@pytest.mark.parametrize(("name", "format"), [
-    ("a.jsonl", "jsonl"), ("a.ndjson.gz", "jsonl"), ("b/c.csv.zst", "csv"), ("access.log", "combined"), ("x.mpk", "msgpack"), ("-", "jsonl")])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.jsonl", "jsonl"),
+        ("a.ndjson.gz", "jsonl"),
+        ("b/c.csv.zst", "csv"),
+        ("access.log", "combined"),
+        ("x.mpk", "msgpack"),
+        ("-", "jsonl"),
+    ],
+)
 def test_a_name_tells_the_format(name: str, format: str) -> None:
     assert format_of(name) == format and format_of(name, "csv") == "csv"
 
@@ -234,7 +299,11 @@ def test_what_cannot_be_read_is_named_before_anything_is_produced(tmp_path: Path
     log = MemoryLog()
     log.create("things", 1)
     (tmp_path / "a.jsonl").write_bytes(b"{}\n")
-    for bad, message in ((tmp_path / "none.jsonl", "none.jsonl"), (tmp_path / "a.xyz", "does not tell the format"), (tmp_path, "does not tell")):
+    for bad, message in (
+        (tmp_path / "none.jsonl", "none.jsonl"),
+        (tmp_path / "a.xyz", "does not tell the format"),
+        (tmp_path, "does not tell"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             produce_files(log, schema(), [tmp_path / "a.jsonl", bad])
     with pytest.raises(ConfigurationError, match="no input format 'xml'"):
@@ -261,19 +330,31 @@ def test_progress_and_clock(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     log = MemoryLog()
     log.create("things", 2)
-    produce_files(log, schema(), [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], on_progress=lambda *args: seen.append(args), clock=lambda: 77_000)
+    produce_files(
+        log, schema(), [tmp_path / "a.jsonl", tmp_path / "b.jsonl"], on_progress=lambda *args: seen.append(args), clock=lambda: 77_000
+    )
     assert len(seen) >= 4 and seen[-1] == (len(content) + 3, len(content) + 3, 1_000_001)
     assert [read for read, _, _ in seen] == sorted(read for read, _, _ in seen)
     assert (chunk := log.read("things", 0, 0, 1, 1)) is not None and set(read_batches(chunk.data).timestamps.tolist()) == {77_000}
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
-@pytest.mark.parametrize(("field", "values", "keys"), [
-    ("user", [{"id": 7}, {"id": -(2**63)}, {"id": None}, {}, {"id": "x"}, {"id": True}], [b"7", b"-9223372036854775808", None, None, None, None]),
-    ("note", ["ü", "", 5, None], ["ü".encode(), b"", None, None]),
-    ("kind", ["b", "a", "c", None], [b"b", b"a", None, None]),
-    ("ok", [True, False, None, 1], [b"true", b"false", None, None])])
-def test_keys_are_the_text_of_the_key_field_and_null_where_it_does_not_fit(format: str, field: str, values: list[Any], keys: list[bytes | None]) -> None:
+@pytest.mark.parametrize(
+    ("field", "values", "keys"),
+    [
+        (
+            "user",
+            [{"id": 7}, {"id": -(2**63)}, {"id": None}, {}, {"id": "x"}, {"id": True}],
+            [b"7", b"-9223372036854775808", None, None, None, None],
+        ),
+        ("note", ["ü", "", 5, None], ["ü".encode(), b"", None, None]),
+        ("kind", ["b", "a", "c", None], [b"b", b"a", None, None]),
+        ("ok", [True, False, None, 1], [b"true", b"false", None, None]),
+    ],
+)
+def test_keys_are_the_text_of_the_key_field_and_null_where_it_does_not_fit(
+    format: str, field: str, values: list[Any], keys: list[bytes | None]
+) -> None:
     write = msgpack.packb if format == "msgpack" else lambda record: json.dumps(record).encode()
     records = [write({"ts": 1, "user" if field == "user" else field: value}) for value in values] + [b"\xc1broken"]
     found = key_reader(schema(format, field))(Slices.of(records))

@@ -1,4 +1,5 @@
 """The generator of ad events: the same bytes from the same seed, and the shape that it promises."""
+
 from __future__ import annotations
 
 import hashlib
@@ -81,7 +82,9 @@ def test_an_event_is_what_the_shipped_schema_declares(events: list[dict[str, Any
             counted, at = counted + len(decoded), chunk.next
         advertisers.append(mine)
     assert counted == COUNT
-    assert sum(map(len, advertisers)) == len(set().union(*advertisers)) == len({event["advertiser_id"] for event in events}), "keyed by advertiser"
+    assert sum(map(len, advertisers)) == len(set().union(*advertisers)) == len({event["advertiser_id"] for event in events}), (
+        "keyed by advertiser"
+    )
 
 
 def test_event_ids_are_unique_and_campaigns_belong_to_one_advertiser(events: list[dict[str, Any]]) -> None:
@@ -94,7 +97,12 @@ def test_event_ids_are_unique_and_campaigns_belong_to_one_advertiser(events: lis
 
 def test_types_are_a_funnel_and_costs_fit_them(events: list[dict[str, Any]]) -> None:
     share = {kind: count / COUNT for kind, count in Counter(event["type"] for event in events).items()}
-    assert 0.90 < share["impression"] < 0.96 and 0.03 < share["click"] < 0.09 and 0.005 < share["save"] < 0.02 and 0.001 < share["conversion"] < 0.01
+    assert (
+        0.90 < share["impression"] < 0.96
+        and 0.03 < share["click"] < 0.09
+        and 0.005 < share["save"] < 0.02
+        and 0.001 < share["conversion"] < 0.01
+    )
     costs = {kind: [event["cost"] for event in events if event["type"] == kind] for kind in share}
     for kind, low, high in (("impression", 0.0002, 0.012), ("click", 0.025, 3.0)):
         paid = [cost for cost in costs[kind] if cost is not None]
@@ -135,20 +143,28 @@ def test_arrivals_are_in_order_and_follow_the_hours_of_the_day(arrivals: np.ndar
     assert np.all(np.abs(per_hour - np.array(HOURS) / sum(HOURS) * COUNT) <= 2)
 
 
-def test_events_happen_before_they_arrive_a_few_hours_before_and_very_few_days_before(events: list[dict[str, Any]], arrivals: np.ndarray) -> None:
+def test_events_happen_before_they_arrive_a_few_hours_before_and_very_few_days_before(
+    events: list[dict[str, Any]], arrivals: np.ndarray
+) -> None:
     delay = arrivals - np.array([event["ts"] for event in events])
     assert delay.min() >= 0
     assert 0.94 < np.mean(delay < 20_000) and 1000 < np.median(delay) < 1100, "the median of an exponential of mean 1.5 s is 1.04 s"
     late, too_late = np.mean((delay >= 60_000) & (delay <= 20 * 3_600_000)), np.mean(delay > DAY_MS)
     assert 0.02 < late < 0.035 and 0 < too_late < 0.0005
-    assert not np.any((delay > 20 * 3_600_000) & (delay < 25 * 3_600_000)), "what is late and what is too late are told apart with certainty"
+    assert not np.any((delay > 20 * 3_600_000) & (delay < 25 * 3_600_000)), (
+        "what is late and what is too late are told apart with certainty"
+    )
     happened = arrivals - delay
     assert np.all((happened >= START_MS) | (delay > DAY_MS)), "only what is too late happened before the start"
     assert np.any(np.diff(happened) < 0), "out of order"
 
 
 def test_shares_span_start_and_users_are_the_callers() -> None:
-    made = [event for event in AdEvents(5, late=0, too_late=0, bots=0, users=50, advertisers=3, start="2020-02-29", hours=30).dicts(70_000) if event]
+    made = [
+        event
+        for event in AdEvents(5, late=0, too_late=0, bots=0, users=50, advertisers=3, start="2020-02-29", hours=30).dicts(70_000)
+        if event
+    ]
     assert len({event["user_id"] for event in made}) == 50 and {event["advertiser_id"] for event in made} == {1001, 1002, 1003}
     times = [event["ts"] for event in made]
     begin = instant("2020-02-29") // 1000
@@ -166,7 +182,9 @@ def test_malformed_records_are_rejects_and_the_others_stay_as_they_were(format: 
         broken = set(columns.malformed.tolist())
         assert [row for row in range(len(before.values)) if before.values.get(row) != after.values.get(row)] == sorted(broken)
         codes = decoder.decode(_as_records(after)).reject
-        ahead = np.array([columns.how[i] == 5 for i in range(len(columns.malformed))])  # from the future: well-formed, and not the decoder's to see
+        ahead = np.array(
+            [columns.how[i] == 5 for i in range(len(columns.malformed))]
+        )  # from the future: well-formed, and not the decoder's to see
         assert set(np.flatnonzero(codes).tolist()) == set(columns.malformed[~ahead].tolist())
         kinds |= set(codes.tolist())
         rejected += len(broken)
@@ -180,9 +198,19 @@ def _as_records(block: AdBlock) -> Any:
     return read_batches(encode_batch(block.values, block.timestamps, keys=block.keys))
 
 
-@pytest.mark.parametrize("settings", [
-    {"advertisers": 0}, {"advertisers": 10_001}, {"users": 0}, {"hours": 0}, {"late": -0.1}, {"late": 0.9, "too_late": 0.2}, {"malformed": 2},
-    {"format": "xml"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"advertisers": 0},
+        {"advertisers": 10_001},
+        {"users": 0},
+        {"hours": 0},
+        {"late": -0.1},
+        {"late": 0.9, "too_late": 0.2},
+        {"malformed": 2},
+        {"format": "xml"},
+    ],
+)
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         AdEvents(1, **settings)

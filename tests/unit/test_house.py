@@ -66,7 +66,9 @@ HIGHER = ("topologies", "topology", "runner", "cli", "storm", "serve", "stack", 
 
 
 def test_the_model_imports_nothing_of_penstock_but_its_errors() -> None:
-    found = {one for name, (_, names) in ALL.items() if f"{name}.".startswith("penstock.model.") for one in names if one.startswith("penstock.")}
+    found = {
+        one for name, (_, names) in ALL.items() if f"{name}.".startswith("penstock.model.") for one in names if one.startswith("penstock.")
+    }
     assert found and all(one.startswith(("penstock.model.", "penstock.errors.")) for one in found)
     outside = {one.partition(".")[0] for name, (_, names) in ALL.items() if f"{name}.".startswith("penstock.model.") for one in names}
     assert outside <= set(sys.stdlib_module_names) | {"penstock"}
@@ -75,7 +77,10 @@ def test_the_model_imports_nothing_of_penstock_but_its_errors() -> None:
 @pytest.mark.parametrize(
     "part, never",
     [
-        ("errors", ("model", "kernels", "rollup", "log", "table", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
+        (
+            "errors",
+            ("model", "kernels", "rollup", "log", "table", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER),
+        ),
         ("kernels", ("rollup", "log", "table", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
         ("log", ("rollup", "table", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
         ("table", ("rollup", "log", "kernels", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
@@ -103,7 +108,9 @@ def test_streamparse_is_imported_in_three_places_and_by_storm() -> None:
 
 def python(script: str, *arguments: str) -> str:
     """What a script in a process of its own prints."""
-    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, cwd=os.path.expanduser("~"))
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, cwd=os.path.expanduser("~")
+    )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -175,7 +182,9 @@ def test_every_module_is_short() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The names in a wheel, built from what git would check out; the extensions are left to the compiler's own tests."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     for name in filter(None, listed.stdout.split("\0")):

@@ -1,4 +1,5 @@
 """Cells and row keys: the documented bytes, round trips, order, and bytes that were damaged."""
+
 from __future__ import annotations
 
 import itertools
@@ -19,10 +20,26 @@ from penstock.model import Bool, By, Count, Decimal, Enum, Field, Int, Max, Min,
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "cell-format.md"
 BOTH = pytest.mark.parametrize("kernels", IMPLEMENTATIONS, ids=lambda kernels: kernels.name)
-SCHEMA = Schema("ads", time="ts", fields={
-    "ts": Timestamp("us"), "advertiser": Int(), "country": String(nullable=True), "cost": Decimal(2, nullable=True), "user": Int()})
-PLAN = RollupPlan(Rollup("spend", of=SCHEMA, entity="advertiser", by=[By(keep={"1h": "90d"}), By("country", keep={"1m": "3d"})], measures={
-    "events": Count(), "cost": Sum("cost"), "least": Min("cost"), "dearest": Max("cost", where={"country": "FR"}), "users": Uniques("user", precision=6)}))
+SCHEMA = Schema(
+    "ads",
+    time="ts",
+    fields={"ts": Timestamp("us"), "advertiser": Int(), "country": String(nullable=True), "cost": Decimal(2, nullable=True), "user": Int()},
+)
+PLAN = RollupPlan(
+    Rollup(
+        "spend",
+        of=SCHEMA,
+        entity="advertiser",
+        by=[By(keep={"1h": "90d"}), By("country", keep={"1m": "3d"})],
+        measures={
+            "events": Count(),
+            "cost": Sum("cost"),
+            "least": Min("cost"),
+            "dearest": Max("cost", where={"country": "FR"}),
+            "users": Uniques("user", precision=6),
+        },
+    )
+)
 
 
 def documented(name: str) -> bytes:
@@ -61,7 +78,8 @@ def cell_bytes(stamp: int, values: tuple[int, int, int | None, int | None, list[
 INT64 = st.sampled_from(INTS) | st.integers(-(2**63), 2**63 - 1)
 REGISTERS = st.one_of(
     st.lists(st.integers(0, 59), min_size=64, max_size=64),
-    st.dictionaries(st.integers(0, 63), st.integers(1, 59), max_size=34).map(lambda some: [some.get(index, 0) for index in range(64)]))
+    st.dictionaries(st.integers(0, 63), st.integers(1, 59), max_size=34).map(lambda some: [some.get(index, 0) for index in range(64)]),
+)
 VALUES = st.tuples(st.integers(0, 2**63 - 1), st.integers(-(2**127), 2**127 - 1) | INT64, st.none() | INT64, st.none() | INT64, REGISTERS)
 STAMPS = st.integers(0, 2**63 - 1) | st.integers(0, 300)
 
@@ -73,7 +91,11 @@ def plain(values: list[Any]) -> tuple[Any, ...]:
 @BOTH
 def test_the_documented_example(kernels: Any) -> None:
     common = {"ts": 1_431_857_103_500_000, "advertiser": 300, "country": "DE"}
-    records = [{**common, "cost": -150, "user": 1}, {**common, "cost": None, "user": 2}, {**common, "ts": 1_431_857_159_999_999, "cost": 20_000, "user": 1}]
+    records = [
+        {**common, "cost": -150, "user": 1},
+        {**common, "cost": None, "user": 2},
+        {**common, "ts": 1_431_857_159_999_999, "cost": 20_000, "user": 1},
+    ]
     delta = kernels.Delta(PLAN, bytes.fromhex("0011223344556677"), bytes.fromhex("a0a1a2a3a4a5a6a7a8a9aaab"))
     delta.add(columns_of(SCHEMA.columns, records), np.zeros(3, np.uint8), 0, 3)
     keys = delta.keys()[1]
@@ -106,8 +128,13 @@ def test_merging_cells_adds_and_takes_extremes(kernels: Any) -> None:
     def check(several: list[Any]) -> None:
         merged = plain(kernels.decode_cell(PLAN, kernels.merge_cells(PLAN, [cell_bytes(4, values) for values in several], 9)))
         counts, sums, least, dearest, registers = zip(*several)
-        assert merged == (sum(counts), sum(sums), min((one for one in least if one is not None), default=None),
-                          max((one for one in dearest if one is not None), default=None), [max(ranks) for ranks in zip(*registers)])
+        assert merged == (
+            sum(counts),
+            sum(sums),
+            min((one for one in least if one is not None), default=None),
+            max((one for one in dearest if one is not None), default=None),
+            [max(ranks) for ranks in zip(*registers)],
+        )
 
     check()
 
@@ -139,7 +166,7 @@ def test_damaged_cells_are_refused_or_canonical(stamp: int, values: Any, data: s
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(cell)))
         if data.draw(st.booleans()):
-            cell[at:at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+            cell[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
         else:
             del cell[at:]
     damaged = bytes(cell)
@@ -150,7 +177,20 @@ def test_damaged_cells_are_refused_or_canonical(stamp: int, values: Any, data: s
 
 
 @BOTH
-@pytest.mark.parametrize("damaged", ["", "02", "01", "0180", "018000", "01" + "ff" * 9 + "01", "0100" + "00" * 5, "0100" + "00" * 4 + "01" + "00", "0100" + "00" * 4 + "0100"])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "",
+        "02",
+        "01",
+        "0180",
+        "018000",
+        "01" + "ff" * 9 + "01",
+        "0100" + "00" * 5,
+        "0100" + "00" * 4 + "01" + "00",
+        "0100" + "00" * 4 + "0100",
+    ],
+)
 def test_cells_that_are_not_whole(kernels: Any, damaged: str) -> None:
     with pytest.raises(CorruptionError):
         kernels.decode_cell(PLAN, bytes.fromhex(damaged))
@@ -161,7 +201,14 @@ def test_the_larger_form_of_a_sketch_is_refused(kernels: Any) -> None:
     head = cell_bytes(1, (0, 0, None, None, [0] * 64))[:-1]
     sparse_as_dense = head + b"\0" + b"\1" + bytes(47)
     dense_as_sparse = head + varint(65) + b"\1" * 64
-    for cell in (sparse_as_dense, dense_as_sparse, head + b"\2" + varint(60), head + b"\2" + varint(0), head + b"\0" + b"\xff" * 48, head + b"\0" + b"\1" * 47):
+    for cell in (
+        sparse_as_dense,
+        dense_as_sparse,
+        head + b"\2" + varint(60),
+        head + b"\2" + varint(0),
+        head + b"\0" + b"\xff" * 48,
+        head + b"\0" + b"\1" * 47,
+    ):
         with pytest.raises(CorruptionError):
             kernels.decode_cell(PLAN, cell)
 
@@ -169,9 +216,13 @@ def test_the_larger_form_of_a_sketch_is_refused(kernels: Any) -> None:
 # Row keys
 
 FIELDS: dict[Field, st.SearchStrategy[Any]] = {
-    Int(): INT64, Timestamp("us"): st.integers(0, Timestamp.LIMIT - 1), Decimal(2): st.integers(-(10**18) + 1, 10**18 - 1),
-    String(): st.sampled_from(TEXTS) | st.text(max_size=8) | st.text("\0\1\2a", max_size=6), Bool(): st.booleans(),
-    Enum("a", "a\0", "\1", "b"): st.sampled_from(["a", "a\0", "\1", "b"])}
+    Int(): INT64,
+    Timestamp("us"): st.integers(0, Timestamp.LIMIT - 1),
+    Decimal(2): st.integers(-(10**18) + 1, 10**18 - 1),
+    String(): st.sampled_from(TEXTS) | st.text(max_size=8) | st.text("\0\1\2a", max_size=6),
+    Bool(): st.booleans(),
+    Enum("a", "a\0", "\1", "b"): st.sampled_from(["a", "a\0", "\1", "b"]),
+}
 
 
 @BOTH
@@ -191,13 +242,38 @@ def test_key_values_sort_as_values_and_none_begins_another(kernels: Any, field: 
     check()
 
 
-KEYED = Schema("keyed", time="ts", fields={
-    "ts": Timestamp("us"), "text": String(nullable=True), "number": Int(nullable=True), "flag": Bool(nullable=True), "kind": Enum("x", "\0", nullable=True),
-    "name": String(), "id": Int()})
-KEY_PLANS = [RollupPlan(Rollup("r", of=KEYED, entity=entity, measures={"n": Count()}, by=[By(keep={"1d": "1y"}), By("text", "number", "flag", "kind", keep={"1h": "1y"})]))
-             for entity in ("name", "id")]
-ROWS = st.tuples(st.sampled_from(range(2)), st.text(max_size=4), INT64, st.integers(0, 2**32 - 1),
-                 st.tuples(st.none() | st.text("\0\1a", max_size=4), st.none() | INT64, st.none() | st.booleans(), st.sampled_from([None, "x", "\0"])))
+KEYED = Schema(
+    "keyed",
+    time="ts",
+    fields={
+        "ts": Timestamp("us"),
+        "text": String(nullable=True),
+        "number": Int(nullable=True),
+        "flag": Bool(nullable=True),
+        "kind": Enum("x", "\0", nullable=True),
+        "name": String(),
+        "id": Int(),
+    },
+)
+KEY_PLANS = [
+    RollupPlan(
+        Rollup(
+            "r",
+            of=KEYED,
+            entity=entity,
+            measures={"n": Count()},
+            by=[By(keep={"1d": "1y"}), By("text", "number", "flag", "kind", keep={"1h": "1y"})],
+        )
+    )
+    for entity in ("name", "id")
+]
+ROWS = st.tuples(
+    st.sampled_from(range(2)),
+    st.text(max_size=4),
+    INT64,
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.none() | st.text("\0\1a", max_size=4), st.none() | INT64, st.none() | st.booleans(), st.sampled_from([None, "x", "\0"])),
+)
 
 
 @BOTH
@@ -229,7 +305,7 @@ def test_damaged_rows_are_refused_or_canonical(made_of: Any, data: st.DataObject
     fields = plan.breakdowns[1].fields
     row = bytearray(REFERENCE.row_key(REFERENCE.entity_prefix(fields[0], number if which else name), 1, bucket, zip(fields[1:], values)))
     at = data.draw(st.integers(0, len(row)))
-    row[at:at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    row[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     if at < len(row) and data.draw(st.booleans()):
         del row[at:]
     damaged, results = bytes(row), []
@@ -251,7 +327,12 @@ def test_columns_and_limits(kernels: Any) -> None:
     for bad in (b"", column[:-1], column + b"x"):
         with pytest.raises(CorruptionError, match="22"):
             kernels.split_column(bad)
-    for arguments in ((b"1234567", 0, b"abcdefghijkl"), (b"12345678", 2**16, b"abcdefghijkl"), (b"12345678", -1, b"abcdefghijkl"), (b"12345678", 0, b"")):
+    for arguments in (
+        (b"1234567", 0, b"abcdefghijkl"),
+        (b"12345678", 2**16, b"abcdefghijkl"),
+        (b"12345678", -1, b"abcdefghijkl"),
+        (b"12345678", 0, b""),
+    ):
         with pytest.raises(InternalError):
             kernels.column_key(*arguments)
     for breakdown, bucket in ((256, 0), (-1, 0), (0, 2**32), (0, -1)):

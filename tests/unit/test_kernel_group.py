@@ -1,4 +1,5 @@
 """Group-by: the compiled kernel and the reference against a plain dict, however the events are cut into batches, deltas and shards."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,11 +20,23 @@ from penstock.model import By, Count, Granularity, Int, Max, Rollup, Schema, Sum
 GENERATION, SHARD = b"generati", b"shard 000001"
 PLANS = [RollupPlan(rollup) for rollup in ROLLUPS]
 MONEY = st.integers(-(10**18) + 1, 10**18 - 1) | st.integers(-3, 3)
-RECORDS = st.lists(st.fixed_dictionaries({
-    "ts": st.sampled_from(TIMES) | st.integers(0, Timestamp.LIMIT - 1), "account": st.sampled_from(INTS[:4]) | st.sampled_from(INTS),
-    "page": st.sampled_from(TEXTS) | st.text(max_size=5), "flag": st.sampled_from([True, False, None]), "type": st.sampled_from(["view", "click", "buy"]),
-    "device": st.sampled_from(["phone", "desk\0top\1", None]), "user": st.none() | st.sampled_from(INTS) | st.integers(-(2**63), 2**63 - 1),
-    "agent": st.none() | st.sampled_from(TEXTS), "cost": st.none() | MONEY, "seen": st.none() | st.sampled_from(TIMES)}), max_size=40)
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "ts": st.sampled_from(TIMES) | st.integers(0, Timestamp.LIMIT - 1),
+            "account": st.sampled_from(INTS[:4]) | st.sampled_from(INTS),
+            "page": st.sampled_from(TEXTS) | st.text(max_size=5),
+            "flag": st.sampled_from([True, False, None]),
+            "type": st.sampled_from(["view", "click", "buy"]),
+            "device": st.sampled_from(["phone", "desk\0top\1", None]),
+            "user": st.none() | st.sampled_from(INTS) | st.integers(-(2**63), 2**63 - 1),
+            "agent": st.none() | st.sampled_from(TEXTS),
+            "cost": st.none() | MONEY,
+            "seen": st.none() | st.sampled_from(TIMES),
+        }
+    ),
+    max_size=40,
+)
 
 
 def registers_with(hashes: list[int], precision: int) -> bytes:
@@ -129,7 +142,13 @@ def test_compiled_and_reference_give_the_same_bytes_in_the_same_order(plan: Roll
     def check(records: list[dict[str, Any]]) -> None:
         deltas = [delta_of(kernels, plan, records) for kernels in (REFERENCE, FASTEST)]
         for one, other in zip(*(delta.keys() for delta in deltas)):
-            assert (one.index, one.table, one.width, one.rows, one.columns) == (other.index, other.table, other.width, other.rows, other.columns)
+            assert (one.index, one.table, one.width, one.rows, one.columns) == (
+                other.index,
+                other.table,
+                other.width,
+                other.rows,
+                other.columns,
+            )
             assert one.windows.tolist() == other.windows.tolist() and one.windows.dtype == other.windows.dtype == np.int64
             first = [delta.merge(one.index, [None] * len(one.rows), 3) for delta in deltas]
             assert first[0] == first[1]
@@ -183,7 +202,21 @@ def test_only_accepted_records_in_the_range_count(kernels: Any) -> None:
 
 @pytest.mark.parametrize("kernels", IMPLEMENTATIONS, ids=lambda kernels: kernels.name)
 def test_a_stored_cell_that_includes_the_delta_is_left_alone(kernels: Any) -> None:
-    records = [{"ts": 0, "account": 1, "page": page, "flag": None, "type": "buy", "device": None, "user": 7, "agent": None, "cost": 5, "seen": None} for page in "abc"]
+    records = [
+        {
+            "ts": 0,
+            "account": 1,
+            "page": page,
+            "flag": None,
+            "type": "buy",
+            "device": None,
+            "user": 7,
+            "agent": None,
+            "cost": 5,
+            "seen": None,
+        }
+        for page in "abc"
+    ]
     delta = delta_of(kernels, PLANS[0], records)
     delta.freeze()
     old = delta.merge(1, [None, None, None], 10)
@@ -204,7 +237,12 @@ def test_sums_do_not_saturate_on_the_way(kernels: Any) -> None:
     top, bottom = 2**63 - 1, -(2**63)
     for values in ([top] * 5 + [bottom] * 5, [bottom] * 5 + [top] * 5, [top] * 3, [bottom] * 3, [top, bottom, -1]):
         delta = kernels.Delta(plan, GENERATION, SHARD)
-        delta.add(columns_of(schema.columns, [{"ts": 5, "id": 1, "n": value} for value in values]), np.zeros(len(values), np.uint8), 0, len(values))
+        delta.add(
+            columns_of(schema.columns, [{"ts": 5, "id": 1, "n": value} for value in values]),
+            np.zeros(len(values), np.uint8),
+            0,
+            len(values),
+        )
         [total] = kernels.decode_cell(plan, delta.merge(0, [None], 1)[0])
         assert total == sum(values)
         assert kernels.saturate(total) == (max(bottom, min(top, sum(values))), not bottom <= sum(values) <= top)
@@ -215,7 +253,15 @@ def test_tables_grow_with_a_hundred_thousand_groups() -> None:
     print(f"seed {seed}")
     rng = np.random.default_rng(seed)
     schema = Schema("s", time="ts", fields={"ts": Timestamp("us"), "id": Int(), "n": Int()})
-    plan = RollupPlan(Rollup("r", of=schema, entity="id", measures={"n": Count(), "sum": Sum("n"), "top": Max("n"), "u": Uniques("n", precision=8)}, by=[By(keep={"1m": "1d"})]))
+    plan = RollupPlan(
+        Rollup(
+            "r",
+            of=schema,
+            entity="id",
+            measures={"n": Count(), "sum": Sum("n"), "top": Max("n"), "u": Uniques("n", precision=8)},
+            by=[By(keep={"1m": "1d"})],
+        )
+    )
     ids, minutes, values = rng.integers(0, 20_000, count), rng.integers(0, 10, count), rng.integers(-50, 50, count)
     columns = columns_of(schema.columns, [{"ts": 0, "id": 0, "n": 0}] * count)
     columns.columns["ts"].data, columns.columns["id"].data, columns.columns["n"].data = minutes * 60_000_000 + 59_999_999, ids, values
@@ -235,13 +281,28 @@ def test_tables_grow_with_a_hundred_thousand_groups() -> None:
 
 @pytest.mark.skipif(len(IMPLEMENTATIONS) < 2, reason="the compiled kernels were not built")
 def test_columns_that_break_the_contract_are_refused_whole() -> None:
-    record = {"ts": 0, "account": 1, "page": "ab", "flag": True, "type": "buy", "device": None, "user": 7, "agent": "x", "cost": 5, "seen": None}
+    record = {
+        "ts": 0,
+        "account": 1,
+        "page": "ab",
+        "flag": True,
+        "type": "buy",
+        "device": None,
+        "user": 7,
+        "agent": "x",
+        "cost": 5,
+        "seen": None,
+    }
     plan, verdict = PLANS[0], np.zeros(2, np.uint8)
     wrong: list[tuple[str, dict[str, Any]]] = [
-        ("ts", {"data": np.array([0, Timestamp.LIMIT], np.int64)}), ("ts", {"data": np.array([-1, 0], np.int64)}),
-        ("page", {"offsets": np.array([0, 2, 99], np.int32)}), ("agent", {"offsets": np.array([0, -1, 2], np.int32)}),
-        ("device", {"data": np.array([0, 2], np.int16), "valid": None}), ("account", {"data": np.zeros(1, np.int64)}),
-        ("cost", {"valid": np.ones(1, np.uint8)})]
+        ("ts", {"data": np.array([0, Timestamp.LIMIT], np.int64)}),
+        ("ts", {"data": np.array([-1, 0], np.int64)}),
+        ("page", {"offsets": np.array([0, 2, 99], np.int32)}),
+        ("agent", {"offsets": np.array([0, -1, 2], np.int32)}),
+        ("device", {"data": np.array([0, 2], np.int16), "valid": None}),
+        ("account", {"data": np.zeros(1, np.int64)}),
+        ("cost", {"valid": np.ones(1, np.uint8)}),
+    ]
     for name, spoiled in wrong:
         columns = columns_of(SCHEMA.columns, [record, record])
         columns.columns[name] = dataclasses.replace(columns.columns[name], **spoiled)

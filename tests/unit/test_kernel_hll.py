@@ -1,4 +1,5 @@
 """HyperLogLog: registers as a published hash library gives them, canonical bytes, and estimates within their stated error."""
+
 from __future__ import annotations
 
 import random
@@ -14,7 +15,12 @@ from kernel_cases import FASTEST, IMPLEMENTATIONS, REFERENCE
 from penstock.errors import CorruptionError, InternalError
 
 BOTH = pytest.mark.parametrize("kernels", IMPLEMENTATIONS, ids=lambda kernels: kernels.name)
-HASHES = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 2**64 - 1).map(lambda some: some & ~(2**59 - 1)) | st.sampled_from([0, 1, 2**64 - 1, 2**48, 2**60]), max_size=300)
+HASHES = st.lists(
+    st.integers(0, 2**64 - 1)
+    | st.integers(0, 2**64 - 1).map(lambda some: some & ~(2**59 - 1))
+    | st.sampled_from([0, 1, 2**64 - 1, 2**48, 2**60]),
+    max_size=300,
+)
 
 
 def sketch(kernels: Any, precision: int, hashes: list[int]) -> Any:
@@ -108,7 +114,7 @@ def test_estimates_are_within_three_standard_errors_from_none_to_a_million(preci
     top = 10**6 if seed == 2 else 10**5
     assert made.estimate() == 0.0
     for count in range(1, top + 1):
-        made.add(xxhash.xxh64_intdigest(values[8 * count - 8:8 * count]))
+        made.add(xxhash.xxh64_intdigest(values[8 * count - 8 : 8 * count]))
         if count in checked:
             assert abs(made.estimate() - count) <= max(limit * count, 0.5), f"{count} distinct values"
 
@@ -119,6 +125,8 @@ def test_estimates_have_the_stated_error_and_no_bias_where_small_and_large_range
     error = 1.04 / 2 ** (precision / 2)
     for count in (64, 256, 640, 1280, 20_000):
         rng = np.random.default_rng(count)
-        estimates = np.array([sketch(FASTEST, precision, rng.integers(0, 2**64, count, np.uint64).tolist()).estimate() for _ in range(sketches)])
+        estimates = np.array(
+            [sketch(FASTEST, precision, rng.integers(0, 2**64, count, np.uint64).tolist()).estimate() for _ in range(sketches)]
+        )
         assert abs(estimates.mean() / count - 1) < 3 * error / sketches**0.5, f"{count} distinct values are biased"
         assert np.sqrt(np.mean((estimates / count - 1) ** 2)) < 1.15 * error, f"{count} distinct values err more than stated"

@@ -1,4 +1,5 @@
 """Judging records: accepted, late or rejected, however the rows are cut."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +14,9 @@ from penstock.errors import InternalError
 from penstock.kernels import reasons
 
 BOTH = pytest.mark.parametrize("kernels", IMPLEMENTATIONS, ids=lambda kernels: kernels.name)
-ROWS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from([0, 0, 0, 0, reasons.MALFORMED, reasons.NULL | 2 << 8])), max_size=30)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from([0, 0, 0, 0, reasons.MALFORMED, reasons.NULL | 2 << 8])), max_size=30
+)
 
 
 def arrays(rows: list[tuple[int, int, int]]) -> tuple[Any, Any, Any, Any]:

@@ -1,4 +1,5 @@
 """Filters over a batch against the same filter asked of each record."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,11 +15,21 @@ from penstock.kernels.plan import RollupPlan
 from penstock.model import By, Count, Rollup, check_filter, matches
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "account": st.sampled_from(INTS), "page": st.sampled_from(TEXTS), "agent": st.sampled_from(TEXTS) | st.text(max_size=3), "flag": st.booleans(),
-    "type": st.sampled_from(["view", "click", "buy"]), "device": st.sampled_from(["phone", "desk\0top\1"]), "user": st.sampled_from(INTS),
-    "cost": st.integers(-5, 5), "seen": st.sampled_from(TIMES), "ts": st.sampled_from(TIMES)}
-RECORDS = st.lists(st.fixed_dictionaries({
-    name: values | st.none() if SCHEMA.columns[name].nullable else values for name, values in VALUES.items()}), max_size=12)
+    "account": st.sampled_from(INTS),
+    "page": st.sampled_from(TEXTS),
+    "agent": st.sampled_from(TEXTS) | st.text(max_size=3),
+    "flag": st.booleans(),
+    "type": st.sampled_from(["view", "click", "buy"]),
+    "device": st.sampled_from(["phone", "desk\0top\1"]),
+    "user": st.sampled_from(INTS),
+    "cost": st.integers(-5, 5),
+    "seen": st.sampled_from(TIMES),
+    "ts": st.sampled_from(TIMES),
+}
+RECORDS = st.lists(
+    st.fixed_dictionaries({name: values | st.none() if SCHEMA.columns[name].nullable else values for name, values in VALUES.items()}),
+    max_size=12,
+)
 
 
 def conditions(name: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -31,9 +42,15 @@ def conditions(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 PLAIN = st.sampled_from(sorted(VALUES)).flatmap(conditions)
-FILTERS = st.recursive(PLAIN, lambda inner: st.one_of(
-    st.lists(inner, min_size=1, max_size=3).map(lambda some: {"any": some}), inner.map(lambda one: {"not": one}),
-    st.tuples(inner, PLAIN).map(lambda two: {**two[0], **two[1]})), max_leaves=5)
+FILTERS = st.recursive(
+    PLAIN,
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda some: {"any": some}),
+        inner.map(lambda one: {"not": one}),
+        st.tuples(inner, PLAIN).map(lambda two: {**two[0], **two[1]}),
+    ),
+    max_leaves=5,
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -55,11 +72,18 @@ def test_a_plan_numbers_each_different_filter_once(rollup: Rollup) -> None:
         assert (one.filter == -1) == (declared is None)
         assert declared is None or plan.filters[one.filter] == check_filter(declared, SCHEMA.columns, one.name)
     assert [(one.keys, one.width, one.table) for one in plan.breakdowns] == [
-        ((rollup.entity, *by.dimensions), min(by.keep), rollup.table(min(by.keep))) for by in rollup.by]
+        ((rollup.entity, *by.dimensions), min(by.keep), rollup.table(min(by.keep))) for by in rollup.by
+    ]
 
 
 def test_filters_written_differently_are_one() -> None:
-    measures = {"a": Count(where={"type": "view", "cost": 1}), "b": Count(where={"cost": {"eq": "1"}, "type": {"eq": "view"}}), "c": Count(where={"type": ["buy", "view"]}),
-                "d": Count(where={"type": {"in": ["view", "buy", "view"]}})}
-    plan = RollupPlan(Rollup("r", of=SCHEMA, entity="account", measures=measures, by=[By(keep={"1m": "3d"})], where={"type": ["view", "buy"]}))
+    measures = {
+        "a": Count(where={"type": "view", "cost": 1}),
+        "b": Count(where={"cost": {"eq": "1"}, "type": {"eq": "view"}}),
+        "c": Count(where={"type": ["buy", "view"]}),
+        "d": Count(where={"type": {"in": ["view", "buy", "view"]}}),
+    }
+    plan = RollupPlan(
+        Rollup("r", of=SCHEMA, entity="account", measures=measures, by=[By(keep={"1m": "3d"})], where={"type": ["view", "buy"]})
+    )
     assert [one.filter for one in plan.measures] == [plan.measures[0].filter] * 2 + [plan.where] * 2 and len(plan.filters) == 2

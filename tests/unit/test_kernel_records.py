@@ -1,4 +1,5 @@
 """Record batches to arrays. Oracles: kafka-python writes the batches; the plain-Python reference reads them, too."""
+
 from __future__ import annotations
 
 import random
@@ -21,9 +22,11 @@ from penstock.kernels.framing import varint
 Row = tuple[int, int, "bytes | None", "bytes | None", list[tuple[str, "bytes | None"]]]  # offset delta, milliseconds, key, value, headers
 HAVE = {0: lambda: True, 1: kafka_codec.has_gzip, 2: kafka_codec.has_snappy, 3: kafka_codec.has_lz4, 4: kafka_codec.has_zstd}
 ROWS: list[Row] = [
-    (0, 1_700_000_000_000, b"k", b"value", []), (1, 1_699_999_999_000, None, b"", [("h", b"1"), ("g", b"2"), ("h", b"3")]),
+    (0, 1_700_000_000_000, b"k", b"value", []),
+    (1, 1_699_999_999_000, None, b"", [("h", b"1"), ("g", b"2"), ("h", b"3")]),
     (2, 1_700_000_000_001, b"", None, [("h", b"1"), ("h", None)]),
-    (3, 1_800_000_000_000, b"key" * 50, b"v" * 5000, [("", b""), ("hh", b"x")])]
+    (3, 1_800_000_000_000, b"key" * 50, b"v" * 5000, [("", b""), ("hh", b"x")]),
+]
 
 
 def batch(rows: list[Row], base: int = 0, codec: int = 0, attributes: int = 0) -> bytes:
@@ -52,8 +55,9 @@ def read(data: bytes) -> Records:
     for name in ("offsets", "timestamps", "key_length", "value_length", "headers_count"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
         assert getattr(found, name).dtype == getattr(expected, name).dtype, name
-    assert [(found.key(row), found.value(row)) for row in range(len(found))] == [(expected.key(row),
-        expected.value(row)) for row in range(len(found))]
+    assert [(found.key(row), found.value(row)) for row in range(len(found))] == [
+        (expected.key(row), expected.value(row)) for row in range(len(found))
+    ]
     for name in (b"h", b"", b"none"):
         assert header(found, name, _records.headers_value) == header(expected, name, reference_decode.headers_value)
     return found
@@ -61,7 +65,10 @@ def read(data: bytes) -> Records:
 
 def header(records: Records, name: bytes, find: Callable[..., Any]) -> list[bytes | None]:
     """A header of every record."""
-    return [None if length < 0 else records.buffer[start:start + length] for start, length in zip(*(array.tolist() for array in find(records, name)))]
+    return [
+        None if length < 0 else records.buffer[start : start + length]
+        for start, length in zip(*(array.tolist() for array in find(records, name)))
+    ]
 
 
 @pytest.mark.parametrize("codec", HAVE)
@@ -94,7 +101,7 @@ def test_snappy_is_read_plain_and_in_xerials_framing() -> None:
 
 
 def _xerial(data: bytes, block: int) -> bytes:
-    blocks = [bytes(cramjam.snappy.compress_raw(data[at:at + block])) for at in range(0, len(data), block)]
+    blocks = [bytes(cramjam.snappy.compress_raw(data[at : at + block])) for at in range(0, len(data), block)]
     return compress.XERIAL + struct.pack(">ii", 1, 1) + b"".join(struct.pack(">i", len(part)) + part for part in blocks)
 
 
@@ -110,10 +117,21 @@ def test_codecs_round_trip(name: str, size: int) -> None:
 def test_lz4_frames_of_every_make_are_read(blocks: str, checksums: bool) -> None:
     frame = pytest.importorskip("lz4.frame")
     rng = random.Random(3)
-    for data in (b"", b"a", bytes(300_000), b"".join(rng.choice([b"advertiser", b"campaign", rng.randbytes(5)]) for _ in range(40_000)),
-        rng.randbytes(200_000)):
-        packed = frame.compress(data, block_size=frame.BLOCKSIZE_MAX64KB, block_linked=blocks == "linked", block_checksum=checksums,
-            content_checksum=checksums, store_size=checksums)
+    for data in (
+        b"",
+        b"a",
+        bytes(300_000),
+        b"".join(rng.choice([b"advertiser", b"campaign", rng.randbytes(5)]) for _ in range(40_000)),
+        rng.randbytes(200_000),
+    ):
+        packed = frame.compress(
+            data,
+            block_size=frame.BLOCKSIZE_MAX64KB,
+            block_linked=blocks == "linked",
+            block_checksum=checksums,
+            content_checksum=checksums,
+            store_size=checksums,
+        )
         assert compress.decompress(3, packed) == data
         for _ in range(50):
             damaged = bytearray(packed)
@@ -146,9 +164,15 @@ def test_what_a_payload_grows_to_may_change_from_call_to_call(name: str) -> None
 def test_control_batches_are_left_out() -> None:
     data = batch(ROWS, 0) + batch(ROWS[:1], 4, attributes=0x30) + batch(ROWS[:1], 5, attributes=0x10)
     assert read(data).offsets.tolist() == [0, 1, 2, 3, 5]
-    assert _records.batch_spans(data).tolist() == reference_decode.batch_spans(data).tolist() == [
-        [0, len(batch(ROWS)), 0, 4], [len(batch(ROWS)), len(batch(ROWS[:1])), 4, 5],
-        [len(batch(ROWS)) + len(batch(ROWS[:1])), len(batch(ROWS[:1])), 5, 6]]
+    assert (
+        _records.batch_spans(data).tolist()
+        == reference_decode.batch_spans(data).tolist()
+        == [
+            [0, len(batch(ROWS)), 0, 4],
+            [len(batch(ROWS)), len(batch(ROWS[:1])), 4, 5],
+            [len(batch(ROWS)) + len(batch(ROWS[:1])), len(batch(ROWS[:1])), 5, 6],
+        ]
+    )
 
 
 def test_log_append_time_is_the_batchs() -> None:
@@ -156,7 +180,7 @@ def test_log_append_time_is_the_batchs() -> None:
 
 
 def test_absurd_timestamps_stay_at_the_end_of_the_range() -> None:
-    for first, latest in ((2**63 - 1, 2**63 - 1), (-2**63, -2**63), (-1, -1), (0, 2**62)):
+    for first, latest in ((2**63 - 1, 2**63 - 1), (-(2**63), -(2**63)), (-1, -1), (0, 2**62)):
         for attributes in (0, 8):
             data = bytearray(batch(ROWS, 0, attributes=attributes))
             data[27:43] = struct.pack(">qq", first, latest)
@@ -197,7 +221,7 @@ def test_damage_under_a_right_checksum_is_judged_as_the_reference_judges(codec: 
             if rng.random() < 0.8:
                 damaged[at] = rng.choice([0, 1, 2, 0x7F, 0x80, 0xFF, damaged[at] ^ 1 << rng.randrange(8)])
             else:
-                del damaged[max(at, 61):max(at, 61) + rng.randrange(4)]
+                del damaged[max(at, 61) : max(at, 61) + rng.randrange(4)]
         data = seal(damaged)
         try:
             reference_decode.read_batches(data)

@@ -114,7 +114,10 @@ def test_until_caught_up_counts_all_there_is(deployment: Deployment) -> None:
     seen: list[Any] = []
     LocalRunner(Runs, deployment, definitions).run(until_caught_up=True, on_progress=seen.append)
     assert answer(deployment) == expected(events)
-    assert all(position.done and position.taken == position.target and position.control.caught_up_at for position in seen[-1]) and len(seen[-1]) == 2
+    assert (
+        all(position.done and position.taken == position.target and position.control.caught_up_at for position in seen[-1])
+        and len(seen[-1]) == 2
+    )
 
 
 def test_until_caught_up_with_nothing_in_the_topic_ends(deployment: Deployment) -> None:
@@ -156,7 +159,10 @@ def test_stop_makes_durable_what_was_taken(deployment: Deployment) -> None:
 
     runner.run(on_progress=progress)
     assert committed(deployment, definitions[0]) == 300 and answer(deployment) == expected(events)
-    assert all(control.flushing == control.done.offset for _, control in Registry(deployment.table).shards(definitions[0].bolt, definitions[0].generation))
+    assert all(
+        control.flushing == control.done.offset
+        for _, control in Registry(deployment.table).shards(definitions[0].bolt, definitions[0].generation)
+    )
 
 
 @pytest.mark.parametrize("stage, errors", [("process", 2), ("flush", 2)])
@@ -282,7 +288,7 @@ def test_each_of_several_tasks_runs_its_own_partitions(deployment: Deployment) -
     for index in range(3):  # the third has none
         runner = LocalRunner(Runs, deployment, definitions, place=(index, 3))
         runner.run(until_caught_up=True)
-        assert sum(control.done.accepted for _, control in Registry(deployment.table).shards(definitions[0].bolt, definitions[0].generation)) == sum(
-            event["k"] % 2 <= index for event in events
-        )
+        assert sum(
+            control.done.accepted for _, control in Registry(deployment.table).shards(definitions[0].bolt, definitions[0].generation)
+        ) == sum(event["k"] % 2 <= index for event in events)
     assert answer(deployment) == expected(events)

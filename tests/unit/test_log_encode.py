@@ -1,4 +1,5 @@
 """The record-batch encoder, Kafka's partitioner and the walk over headers: compiled and reference alike, against kafka-python and other libraries."""
+
 from __future__ import annotations
 
 from types import ModuleType
@@ -27,8 +28,12 @@ record = st.tuples(maybe_bytes, maybe_bytes, times, headers)
 
 
 def arrays(records: list[Any]) -> tuple[Slices, np.ndarray, Slices, Slices]:
-    return (Slices.of([r[0] for r in records]), np.array([r[2] for r in records], np.int64), Slices.of([r[1] for r in records]),
-            Slices.of([encode_headers(r[3]) for r in records]))
+    return (
+        Slices.of([r[0] for r in records]),
+        np.array([r[2] for r in records], np.int64),
+        Slices.of([r[1] for r in records]),
+        Slices.of([encode_headers(r[3]) for r in records]),
+    )
 
 
 def read(batch: bytes) -> list[Any]:
@@ -107,9 +112,17 @@ def test_a_codec_that_cannot_be_written_is_refused() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("key", "java"), [
-    (b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536), (b"a-little-bit-longer-string", -1486304829),
-    (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971), (b"abc", 479470107)])
+@pytest.mark.parametrize(
+    ("key", "java"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
 def test_murmur2_gives_what_kafkas_own_tests_expect(backend: ModuleType, key: bytes, java: int) -> None:
     assert backend.murmur2(key) == java & 0xFFFFFFFF
 
@@ -127,15 +140,17 @@ def test_partitions_are_those_of_kafka_pythons_default_partitioner(keys: list[by
 @given(block=st.lists(st.sampled_from([b"a", b"{}", b" ", b"\t", b"\r", b"\n", b"\r\n", b"\0"])).map(b"".join))
 @settings(max_examples=200, deadline=None)
 def test_lines_are_found_and_blank_ones_left_out(block: bytes) -> None:
-    whole = block[:block.rfind(b"\n") + 1]
+    whole = block[: block.rfind(b"\n") + 1]
     lines = [line[:-1] if line.endswith(b"\r") else line for line in whole.split(b"\n")[:-1]]
     expected = [line for line in lines if line.strip(b" \t")]
     for backend in (compiled, reference_encode):
         starts, lengths, end = backend.find_lines(block)
-        assert [block[s:s + n] for s, n in zip(starts.tolist(), lengths.tolist())] == expected and end == len(whole)
+        assert [block[s : s + n] for s, n in zip(starts.tolist(), lengths.tolist())] == expected and end == len(whole)
 
 
-@given(cut=st.integers(0, 400), damage=st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=4), position=st.integers(0, 200))
+@given(
+    cut=st.integers(0, 400), damage=st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=4), position=st.integers(0, 200)
+)
 @settings(max_examples=200, deadline=None)
 def test_the_walk_over_damaged_headers_is_the_references(cut: int, damage: list[tuple[int, int]], position: int) -> None:
     data = bytearray(b"".join(encode_list([b"x" * 9] * n, [n * 1000] * n, base_offset=n * 7, codec="none") for n in (1, 2, 3)))
@@ -147,10 +162,15 @@ def test_the_walk_over_damaged_headers_is_the_references(cut: int, damage: list[
 
 
 def test_the_walk_gives_position_size_offsets_time_and_attributes() -> None:
-    batches = [encode_list([b"x"] * n, [n * 1_000_000] * n, base_offset=n * 7, codec="none", attributes=framing.CONTROL * (n == 2)) for n in (1, 2, 300)]
+    batches = [
+        encode_list([b"x"] * n, [n * 1_000_000] * n, base_offset=n * 7, codec="none", attributes=framing.CONTROL * (n == 2))
+        for n in (1, 2, 300)
+    ]
     rows, broken = compiled.walk_batches(b"".join(batches), 0, 1 << 40)
     ends = np.cumsum([len(batch) for batch in batches])
-    assert rows.tolist() == [[int(ends[i]) - len(batches[i]), len(batches[i]), n * 7, n * 7 + n, n * 1000, 32 * (n == 2)] for i, n in enumerate((1, 2, 300))]
+    assert rows.tolist() == [
+        [int(ends[i]) - len(batches[i]), len(batches[i]), n * 7, n * 7 + n, n * 1000, 32 * (n == 2)] for i, n in enumerate((1, 2, 300))
+    ]
     assert broken == -1
 
 

@@ -1,4 +1,5 @@
 """What only a log on a disk can get wrong: torn tails, killed appenders, readers beside them, damaged files, full disks, several processes."""
+
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,5 @@
 """The producer: partitions, order, what is durable when, bounded memory, and what it does when an append fails."""
+
 from __future__ import annotations
 
 from typing import Sequence

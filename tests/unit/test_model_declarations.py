@@ -96,8 +96,17 @@ def test_the_design_documents_example_is_accepted_as_it_stands() -> None:
         "by_advertiser",
         of=ads,
         entity="advertiser",
-        measures={"impressions": Count(where={"type": "impression"}), "clicks": Count(where={"type": "click"}), "spend": Sum("cost"), "reach": Uniques("user")},
-        by=[By(keep={"1m": "3d", "1h": "90d", "1d": "5y"}), By("country", keep={"1h": "90d", "1d": "5y"}), By("campaign", "country", keep={"1d": "5y"})],
+        measures={
+            "impressions": Count(where={"type": "impression"}),
+            "clicks": Count(where={"type": "click"}),
+            "spend": Sum("cost"),
+            "reach": Uniques("user"),
+        },
+        by=[
+            By(keep={"1m": "3d", "1h": "90d", "1d": "5y"}),
+            By("country", keep={"1h": "90d", "1d": "5y"}),
+            By("campaign", "country", keep={"1d": "5y"}),
+        ],
     )
 
     class AdvertiserAnalytics(Topology):
@@ -198,7 +207,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a breakdown by what is not a field": (lambda: rollup(by=[By("page", keep={"1h": "90d"})]), "'page'"),
     "a breakdown by the entity": (lambda: rollup(by=[By("advertiser", keep={"1h": "90d"})]), "'advertiser'"),
     "a dimension twice": (lambda: rollup(by=[By("type", "type", keep={"1h": "90d"})]), "'type'"),
-    "a breakdown twice, in another order": (lambda: rollup(by=[By("type", "country", keep={"1h": "9d"}), By("country", "type", keep={"1d": "9d"})]), "twice"),
+    "a breakdown twice, in another order": (
+        lambda: rollup(by=[By("type", "country", keep={"1h": "9d"}), By("country", "type", keep={"1d": "9d"})]),
+        "twice",
+    ),
     "minutes that are gone before the hour is folded": (lambda: rollup(by=[By(keep={"1m": "24h", "1h": "90d"})]), "1m"),
     # filters
     "a filter of a field that is not there": (lambda: rollup(measures={"n": Count(where={"typ": "click"})}), "'typ'"),

@@ -44,7 +44,11 @@ def conditions(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
     """A condition as written, and what it means of one record: a function written here, apart from the model's."""
     name = draw(st.sampled_from(sorted(FIELDS)))
     value = draw(USUAL[name])
-    kind = draw(st.sampled_from(["plain", "list", "null", "not null", "eq", "ne", "in", *(["lt", "le", "gt", "ge", "between"] if name in ORDERED else [])]))
+    kind = draw(
+        st.sampled_from(
+            ["plain", "list", "null", "not null", "eq", "ne", "in", *(["lt", "le", "gt", "ge", "between"] if name in ORDERED else [])]
+        )
+    )
     text = written(name, value)
     if kind == "null":
         return {name: None}, lambda r: r[name] is None
@@ -89,12 +93,16 @@ RECORDS = st.lists(st.fixed_dictionaries({name: st.none() | value for name, valu
 
 
 def columns_of(records: list[dict[str, Any]]) -> Columns:
-    return Columns({name: column_of(one, [record[name] for record in records]) for name, one in FIELDS.items()}, np.zeros(len(records), np.int32))
+    return Columns(
+        {name: column_of(one, [record[name] for record in records]) for name, one in FIELDS.items()}, np.zeros(len(records), np.int32)
+    )
 
 
 @settings(max_examples=300, deadline=None)
 @given(filters(), RECORDS)
-def test_a_filter_means_what_it_says_to_the_model_and_to_the_kernels(case: tuple[dict[str, Any], Any], records: list[dict[str, Any]]) -> None:
+def test_a_filter_means_what_it_says_to_the_model_and_to_the_kernels(
+    case: tuple[dict[str, Any], Any], records: list[dict[str, Any]]
+) -> None:
     data, mean = case
     checked = check_filter(data, FIELDS, "test")
     expected = [mean(record) for record in records]
@@ -105,7 +113,9 @@ def test_a_filter_means_what_it_says_to_the_model_and_to_the_kernels(case: tuple
 
 
 def test_the_canonical_form() -> None:
-    assert check_filter({"e": ["b", "a", "b"], "d": {"gt": "0.5", "le": 10}, "any": [{"s": None}, {"n": 3}], "not": {"b": True}}, FIELDS, "w") == {
+    assert check_filter(
+        {"e": ["b", "a", "b"], "d": {"gt": "0.5", "le": 10}, "any": [{"s": None}, {"n": 3}], "not": {"b": True}}, FIELDS, "w"
+    ) == {
         "e": {"in": ["a", "b"]},
         "d": {"gt": 50, "le": 1000},
         "any": [{"s": {"eq": None}}, {"n": {"eq": 3}}],

@@ -118,7 +118,9 @@ OTHER: dict[str, Callable[[], Rollup]] = {
 SAME: dict[str, Callable[[], Rollup]] = {
     "declared again": rollup,
     "kept longer": lambda: rollup(by=[By(keep={"1m": "30d", "1h": "5y"}), By("area", "type", keep={"1h": "180d", "1d": "10y"})]),
-    "granularities written in another order": lambda: rollup(by=[By(keep=dict(reversed(KEEP.items()))), By("area", "type", keep={"60m": "90d", "24h": "5y"})]),
+    "granularities written in another order": lambda: rollup(
+        by=[By(keep=dict(reversed(KEEP.items()))), By("area", "type", keep={"60m": "90d", "24h": "5y"})]
+    ),
     "no ratio": lambda: measures(ctr=None),
     "another ratio": lambda: measures(ctr=Ratio("views", "clicks"), cpc=Ratio("spend", "clicks")),
     "durations in other words": lambda: rollup(of=schema(lateness="60m", ahead=7_200_000_000)),
@@ -148,7 +150,9 @@ def test_all_the_others_differ_from_each_other() -> None:
 def test_an_archives_generation_is_that_of_its_schema() -> None:
     one = ArchiveBolt.definition_of(schema())["generation"]
     assert one == ArchiveBolt.definition_of(schema())["generation"] != ArchiveBolt.definition_of(schema(lateness="2h"))["generation"]
-    assert one != ArchiveBolt.definition_of(schema(fields=dict(reversed(FIELDS.items()))))["generation"]  # the files' columns have another order
+    assert (
+        one != ArchiveBolt.definition_of(schema(fields=dict(reversed(FIELDS.items()))))["generation"]
+    )  # the files' columns have another order
 
 
 def test_order_and_every_setting_survive_json_with_sorted_keys() -> None:
@@ -170,7 +174,9 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
     expected = f"{rollup().fingerprint} {generation(rollup())} {schema().fingerprint}"
     folder = os.path.dirname(__file__)
     running = [
-        subprocess.Popen([sys.executable, "-c", script, folder], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", script, folder], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True
+        )
         for seed in ("1", "77")
     ]
     assert [process.communicate()[0].strip() for process in running] == [expected, expected]
@@ -178,5 +184,11 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
 
 def test_a_fingerprint_is_16_hex_digits_and_pinned() -> None:
     """Changing how a fingerprint is made makes every running bolt another generation: not by accident."""
-    pinned = Rollup("r", of=Schema("s", time="t", fields={"t": Timestamp(), "k": Int()}), entity="k", measures={"n": Count()}, by=[By(keep={"1h": "9d"})])
+    pinned = Rollup(
+        "r",
+        of=Schema("s", time="t", fields={"t": Timestamp(), "k": Int()}),
+        entity="k",
+        measures={"n": Count()},
+        by=[By(keep={"1h": "9d"})],
+    )
     assert pinned.fingerprint == "63654b07e3dbb55f"

@@ -68,7 +68,9 @@ def test_a_durations_text_is_the_one_that_people_write(text: str) -> None:
     ],
 )
 def test_an_instant_is_utc_unless_it_has_a_zone(text: str, parts: tuple[int, ...]) -> None:
-    expected = int((dt.datetime(*parts, tzinfo=dt.timezone.utc) - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) / dt.timedelta(microseconds=1))  # type: ignore[misc, arg-type]
+    expected = int(
+        (dt.datetime(*parts, tzinfo=dt.timezone.utc) - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) / dt.timedelta(microseconds=1)
+    )  # type: ignore[misc, arg-type]
     assert instant(text) == expected
     assert instant(to_datetime(expected)) == instant(to_datetime(expected).replace(tzinfo=None)) == expected
 

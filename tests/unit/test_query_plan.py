@@ -1,4 +1,5 @@
 """Which windows are read: every instant of the range exactly once, from the coarsest window that may be."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,8 +17,13 @@ WIDTHS = (MINUTE, HOUR, DAY)
 minutes = st.integers(0, 5 * 1440).map(lambda minute: minute * MINUTE)
 
 
-@given(first=minutes, second=minutes, folded=st.one_of(minutes, st.sampled_from((ALWAYS, NEVER))), kept=st.tuples(*[st.one_of(minutes, st.just(ALWAYS))] * 3),
-       top=st.integers(0, 2))
+@given(
+    first=minutes,
+    second=minutes,
+    folded=st.one_of(minutes, st.sampled_from((ALWAYS, NEVER))),
+    kept=st.tuples(*[st.one_of(minutes, st.just(ALWAYS))] * 3),
+    top=st.integers(0, 2),
+)
 def test_each_minute_of_a_range_is_read_once_or_hidden(first: int, second: int, folded: int, kept: tuple[int, int, int], top: int) -> None:
     start, stop = sorted((first, second))
     kept = tuple(one if one == ALWAYS else one // width * width for one, width in zip(kept, WIDTHS))  # type: ignore[assignment]
@@ -35,8 +41,13 @@ def test_each_minute_of_a_range_is_read_once_or_hidden(first: int, second: int, 
     assert gone | set(seen) == set(range(start, stop, MINUTE))
     for minute in range(start, stop, MINUTE):
         # The rule as a reader would say it: the coarsest level whose window is whole in the range and kept; then down while that window is not folded.
-        fits = [level for level in range(top + 1) if floor(minute, WIDTHS[level]) >= start and floor(minute, WIDTHS[level]) + WIDTHS[level] <= stop
-                and floor(minute, WIDTHS[level]) >= kept[level]]
+        fits = [
+            level
+            for level in range(top + 1)
+            if floor(minute, WIDTHS[level]) >= start
+            and floor(minute, WIDTHS[level]) + WIDTHS[level] <= stop
+            and floor(minute, WIDTHS[level]) >= kept[level]
+        ]
         if not fits:
             assert minute in gone
             continue
@@ -58,8 +69,13 @@ def test_weeks_begin_on_monday() -> None:
 
 
 schema = Schema("s", time="ts", lateness="1h", fields={"ts": Timestamp("ms"), "site": String(), "country": String(), "city": String()})
-rollup = Rollup("r", of=schema, entity="site", measures={"n": Count()},
-                by=[By("country", "city", keep={"1d": "5y"}), By(keep={"1m": "3d", "1h": "90d", "1d": "1y"}), By("country", keep={"1h": "90d"})])
+rollup = Rollup(
+    "r",
+    of=schema,
+    entity="site",
+    measures={"n": Count()},
+    by=[By("country", "city", keep={"1d": "5y"}), By(keep={"1m": "3d", "1h": "90d", "1d": "1y"}), By("country", keep={"1h": "90d"})],
+)
 plan = RollupPlan(rollup)
 NOW = instant("2024-03-31T23:10")
 
@@ -96,6 +112,8 @@ def test_the_first_window_of_an_answer_is_kept_whole() -> None:
 
 def test_a_range_with_too_many_windows_to_read_is_refused() -> None:
     minutes_only = Rollup("r", of=schema, entity="site", measures={"n": Count()}, by=[By(keep={"1m": "90d"})])
-    question = parse(plan, entity="a", measures=None, start="2001-01-01", end="2024-03-31", interval=None, by=(), where=None, order=None, limit=None)
+    question = parse(
+        plan, entity="a", measures=None, start="2001-01-01", end="2024-03-31", interval=None, by=(), where=None, order=None, limit=None
+    )
     with pytest.raises(QueryError, match="more than 1,000,000 windows to read"):
         choose(minutes_only, question, None)

@@ -1,4 +1,5 @@
 """Answers as text: read back by JSON and CSV readers that are not ours."""
+
 from __future__ import annotations
 
 import csv
@@ -13,18 +14,38 @@ import pytest
 from penstock.errors import QueryError
 from penstock.query import Answer, Column, render
 
-COLUMNS = (Column("time", "time", "timestamp"), Column("country", "dimension", "string"), Column("bot", "dimension", "bool"),
-           Column("views", "measure", "int", "count"), Column("spend", "measure", "decimal", "sum"), Column("ctr", "measure", "float", "ratio"))
+COLUMNS = (
+    Column("time", "time", "timestamp"),
+    Column("country", "dimension", "string"),
+    Column("bot", "dimension", "bool"),
+    Column("views", "measure", "int", "count"),
+    Column("spend", "measure", "decimal", "sum"),
+    Column("ctr", "measure", "float", "ratio"),
+)
 ROWS: list[dict[str, Any]] = [
     {"time": "2024-03-01T00:00:00Z", "country": "DE", "bot": False, "views": 1200, "spend": D("9007199254740993.123400"), "ctr": 0.1},
     {"time": "2024-03-01T01:00:00Z", "country": 'a "quoted",\ttext', "bot": True, "views": 600, "spend": D("0.000000"), "ctr": None},
-    {"time": "2024-03-01T02:00:00Z", "country": None, "bot": None, "views": 0, "spend": D("-1.500000"), "ctr": 1 / 3}]
+    {"time": "2024-03-01T02:00:00Z", "country": None, "bot": None, "views": 0, "spend": D("-1.500000"), "ctr": 1 / 3},
+]
 
 
 def answer(**changes: Any) -> Answer:
-    whole = Answer(rollup="r", entity=42, start="2024-03-01T00:00:00Z", end="2024-03-01T03:00:00Z", interval="1h", columns=COLUMNS,
-                   rows=ROWS, as_of="2024-03-01T04:00:00Z", incomplete=(), errors={}, saturated=(), generation="0123456789abcdef",
-                   served_from=("1h",), breakdown=("country", "bot"))
+    whole = Answer(
+        rollup="r",
+        entity=42,
+        start="2024-03-01T00:00:00Z",
+        end="2024-03-01T03:00:00Z",
+        interval="1h",
+        columns=COLUMNS,
+        rows=ROWS,
+        as_of="2024-03-01T04:00:00Z",
+        incomplete=(),
+        errors={},
+        saturated=(),
+        generation="0123456789abcdef",
+        served_from=("1h",),
+        breakdown=("country", "bot"),
+    )
     return dataclasses.replace(whole, **changes)
 
 
@@ -34,7 +55,12 @@ def test_json_holds_everything_and_the_very_digits_of_money() -> None:
     assert data["rows"][0]["spend"] == D("9007199254740993.1234")  # beyond what a double holds
     assert '"spend": 9007199254740993.123400' in text
     assert [{**row, "ctr": None if row["ctr"] is None else float(row["ctr"]), "spend": D(row["spend"])} for row in data["rows"]] == ROWS
-    assert (data["as_of"], data["complete"], data["incomplete"], data["errors"]) == ("2024-03-01T04:00:00Z", False, ["why"], {"users": D("0.023")})
+    assert (data["as_of"], data["complete"], data["incomplete"], data["errors"]) == (
+        "2024-03-01T04:00:00Z",
+        False,
+        ["why"],
+        {"users": D("0.023")},
+    )
     assert data["columns"][0] == {"name": "time", "role": "time", "type": "timestamp"} and data["columns"][3]["measure"] == "count"
     assert data["served_from"] == ["1h"] and data["entity"] == 42 and data["generation"] == "0123456789abcdef"
 
@@ -59,8 +85,10 @@ def test_a_table_is_aligned_and_has_bars_for_the_first_measure() -> None:
 
 def test_the_footer_says_what_is_not_complete_and_not_exact() -> None:
     text = render(answer(incomplete=("ads/1 is behind", "windows are gone"), errors={"users": 0.02298}, saturated=("spend",)))
-    assert text.endswith("as of 2024-03-01T04:00:00Z · incomplete · users ± 2.3 % · spend does not fit 64 bits and is cut\n"
-                         "  incomplete: ads/1 is behind\n  incomplete: windows are gone\n")
+    assert text.endswith(
+        "as of 2024-03-01T04:00:00Z · incomplete · users ± 2.3 % · spend does not fit 64 bits and is cut\n"
+        "  incomplete: ads/1 is behind\n  incomplete: windows are gone\n"
+    )
     assert "no data yet" in render(answer(as_of=None, incomplete=("no event has been counted yet",)))
 
 

@@ -54,14 +54,26 @@ CASES: dict[str, tuple[Field, Any, list[Any]]] = {
     "coarser decimals": (Decimal(4, default=0), pa.array([decimal.Decimal("2.5")]), [25_000]),
     "floats as decimals": (Decimal(2, default="0.25"), pa.array([1.5, None, float("nan"), 1e20]), [150, 25, 25, 25]),
     "a decimal of 19 digits": (Decimal(2, nullable=True), pa.array([10**16, 10**16 - 1]), [None, 10**18 - 100]),
-    "decimals of an array's part": (Decimal(2, nullable=True), pa.array([decimal.Decimal("9.99"), decimal.Decimal("1.25"), None]).slice(1, 2), [125, None]),
+    "decimals of an array's part": (
+        Decimal(2, nullable=True),
+        pa.array([decimal.Decimal("9.99"), decimal.Decimal("1.25"), None]).slice(1, 2),
+        [125, None],
+    ),
     "decimals, nothing but nulls": (Decimal(2, default=1), pa.nulls(2), [100, 100]),
     "decimals of no record": (Decimal(2, default=1), pa.array([], pa.decimal128(10, 2)), []),
     "truths": (Bool(nullable=True), pa.array([True, None, False]), [1, None, 0]),
     "truths with a default": (Bool(default=True), pa.array([None, False]), [1, 0]),
     "truths as numbers": (Bool(default=False), pa.array([5, 0, None]), [1, 0, 0]),
-    "instants": (Timestamp(nullable=True), pa.array([dt.datetime(2020, 1, 1, tzinfo=UTC), None], pa.timestamp("us", "UTC")), [DAY_ONE, None]),
-    "instants of another zone": (Timestamp(default=0), pa.array([dt.datetime(2020, 1, 1, tzinfo=UTC)], pa.timestamp("ms", "Europe/Berlin")), [DAY_ONE]),
+    "instants": (
+        Timestamp(nullable=True),
+        pa.array([dt.datetime(2020, 1, 1, tzinfo=UTC), None], pa.timestamp("us", "UTC")),
+        [DAY_ONE, None],
+    ),
+    "instants of another zone": (
+        Timestamp(default=0),
+        pa.array([dt.datetime(2020, 1, 1, tzinfo=UTC)], pa.timestamp("ms", "Europe/Berlin")),
+        [DAY_ONE],
+    ),
     "instants without a zone": (Timestamp(default=0), pa.array([dt.datetime(2020, 1, 1)], pa.timestamp("s")), [DAY_ONE]),
     "nanoseconds, cut off": (Timestamp(default=0), pa.array([1_999], pa.timestamp("ns")), [1]),
     "days": (Timestamp(default=0), pa.array([dt.date(2020, 1, 1)]), [DAY_ONE]),
@@ -138,14 +150,19 @@ class Words:
             "n": [int(row[1]) if ok else 0 for row, ok in zip(rows, fits)],
             "ip": [row[2] if ok else "" for row, ok in zip(rows, fits)],
         }
-        return Columns({name: column_from(self.fields[name], values[name]) for name in self.fields}, np.array([0 if ok else 1 for ok in fits], np.int32))
+        return Columns(
+            {name: column_from(self.fields[name], values[name]) for name in self.fields},
+            np.array([0 if ok else 1 for ok in fits], np.int32),
+        )
 
 
 def schema(format: str = "json", **derive: Any) -> Schema:
     return Schema("s", time="ts", fields={"ts": Timestamp("ms"), "n": Int(), "ip": String()}, derive=derive, format=format)
 
 
-BATCH = encode_list([json.dumps({"ts": 5, "n": n, "ip": ip}).encode() for n, ip in enumerate(["1.2", "-", "3.4"])] + [b"{"], [9_000_000] * 4)
+BATCH = encode_list(
+    [json.dumps({"ts": 5, "n": n, "ip": ip}).encode() for n, ip in enumerate(["1.2", "-", "3.4"])] + [b"{"], [9_000_000] * 4
+)
 
 
 def test_derived_columns_are_computed_from_the_decoded_ones_where_they_are_wanted() -> None:

@@ -21,7 +21,14 @@ SCHEMA = Schema("events", time="ts", lateness="1d", fields={"ts": Timestamp("ms"
 
 def counts(name: str = "counts", **changed: Any) -> Rollup:
     return Rollup(
-        name, **{"of": SCHEMA, "entity": "k", "measures": {"n": Count(), "m": Count(where={"k": 1})}, "by": [By(keep={"1m": "2d", "1h": "9d"})], **changed}
+        name,
+        **{
+            "of": SCHEMA,
+            "entity": "k",
+            "measures": {"n": Count(), "m": Count(where={"k": 1})},
+            "by": [By(keep={"1m": "2d", "1h": "9d"})],
+            **changed,
+        },
     )
 
 
@@ -54,10 +61,21 @@ def starts(registry: Registry, made: BoltDefinition) -> dict[int, int]:
 def test_prepare_makes_tables_control_cells_and_what_readers_need(registry: Registry, stores: Stores) -> None:
     made = definition()
     shards = registry.prepare(made, stores.log, "events")
-    assert [shard.partition for shard in shards] == [0, 1] and all(shard.incarnation == stores.log.incarnation("events") for shard in shards)
-    assert ttls(stores) == {"control": None, "counts_1m": (2 + 1 + 7) * DAY, "counts_1h": (9 + 1 + 7) * DAY, "counts_index": (9 + 1 + 7) * DAY}
+    assert [shard.partition for shard in shards] == [0, 1] and all(
+        shard.incarnation == stores.log.incarnation("events") for shard in shards
+    )
+    assert ttls(stores) == {
+        "control": None,
+        "counts_1m": (2 + 1 + 7) * DAY,
+        "counts_1h": (9 + 1 + 7) * DAY,
+        "counts_index": (9 + 1 + 7) * DAY,
+    }
     assert registry.provider("rollup", "counts") == made == registry.definition(made.bolt, made.generation)
-    assert (registry.bolts(), registry.generations(made.bolt), registry.published(made.bolt)) == ([made.bolt], [made.generation], made.generation)
+    assert (registry.bolts(), registry.generations(made.bolt), registry.published(made.bolt)) == (
+        [made.bolt],
+        [made.generation],
+        made.generation,
+    )
     assert registry.names("rollup") == ["counts"] and registry.names("dataset") == []
     for shard, control in registry.shards(made.bolt, made.generation):
         assert control.done.offset == control.flushing == control.start == 0 and control.owner == ""
@@ -73,9 +91,17 @@ def test_prepare_again_changes_nothing(registry: Registry, stores: Stores) -> No
 
 @pytest.mark.parametrize(
     "start, expected",
-    [(None, {0: 0, 1: 0}), ("earliest", {0: 0, 1: 0}), ("latest", {0: 5, 1: 0}), ("1970-01-01T00:00:02.5Z", {0: 3, 1: 0}), ("2100-01-01", {0: 5, 1: 0})],
+    [
+        (None, {0: 0, 1: 0}),
+        ("earliest", {0: 0, 1: 0}),
+        ("latest", {0: 5, 1: 0}),
+        ("1970-01-01T00:00:02.5Z", {0: 3, 1: 0}),
+        ("2100-01-01", {0: 5, 1: 0}),
+    ],
 )
-def test_a_first_generation_begins_where_the_user_says(registry: Registry, stores: Stores, start: str | None, expected: dict[int, int]) -> None:
+def test_a_first_generation_begins_where_the_user_says(
+    registry: Registry, stores: Stores, start: str | None, expected: dict[int, int]
+) -> None:
     registry.prepare(definition(), stores.log, "events", start)
     assert starts(registry, definition()) == expected
 
@@ -113,7 +139,9 @@ def test_a_changed_definition_needs_a_start_and_takes_nothing_before(registry: R
 
 def test_how_long_cells_are_kept_and_ratios_change_without_a_new_generation(registry: Registry, stores: Stores) -> None:
     registry.prepare(definition(), stores.log, "events")
-    wider = definition(counts(by=[By(keep={"1m": "20d", "1h": "90d"})], measures={"n": Count(), "m": Count(where={"k": 1}), "share": Ratio("m", "n")}))
+    wider = definition(
+        counts(by=[By(keep={"1m": "20d", "1h": "90d"})], measures={"n": Count(), "m": Count(where={"k": 1}), "share": Ratio("m", "n")})
+    )
     assert wider.generation == definition().generation
     registry.prepare(wider, stores.log, "events")
     served = registry.provider("rollup", "counts").rollup("counts")

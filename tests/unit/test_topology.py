@@ -187,7 +187,11 @@ def test_penstocks_own_are_imported_under_one_name_however_they_are_called(name:
     found = load_topology(name)
     assert (found.__module__, found.topology_name) == ("penstock.topologies.page_analytics", "page_analytics")
     assert not [module for module in sys.modules if module == "topologies" or module.startswith("topologies.")]
-    files = [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None)) and file.endswith("topologies/page_analytics.py")]
+    files = [
+        file
+        for module in list(sys.modules.values())
+        if (file := getattr(module, "__file__", None)) and file.endswith("topologies/page_analytics.py")
+    ]
     assert len(files) == 1
 
 
@@ -227,7 +231,8 @@ def test_a_derived_columns_function_in_a_file_can_be_found_again(project: Path) 
     path = project / "topologies" / "geo.py"
     path.write_text(
         SOURCE.format(
-            name="Geo", extra="from penstock import String, derived\n@derived(String(default=''), of=['k'])\ndef area(k):\n    return k.cast('string')\n"
+            name="Geo",
+            extra="from penstock import String, derived\n@derived(String(default=''), of=['k'])\ndef area(k):\n    return k.cast('string')\n",
         ).replace('"k": Int()}', '"k": Int()}, derive={"area": area}')
     )
     found = load_topology(str(path))
@@ -295,7 +300,9 @@ def test_an_error_in_the_users_file_is_said_with_its_line(project: Path, place: 
 
 def test_a_user_sees_no_traceback(project: Path) -> None:
     name = write(project / "wrong.py", extra="def f(:")
-    ended = subprocess.run([sys.executable, "-m", "penstock", "run", name, "--on", "local:data"], capture_output=True, text=True, cwd=project)
+    ended = subprocess.run(
+        [sys.executable, "-m", "penstock", "run", name, "--on", "local:data"], capture_output=True, text=True, cwd=project
+    )
     assert ended.returncode == 2 and f"{name}:3" in ended.stderr and "Traceback" not in ended.stderr
 
 

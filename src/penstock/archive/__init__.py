@@ -3,6 +3,7 @@
 `Archive` is the seam; `penstock.archive.directory` keeps folders; S3 comes beside it. A file counts only once an index entry names it:
 what was written and never indexed is an orphan that no reader sees.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,7 +28,7 @@ class Entry:
     bytes: int
     sha256: str
 
-    def covers(self, other: "Entry") -> bool:
+    def covers(self, other: Entry) -> bool:
         """Whether this file holds all that `other` does: a merge of it and its neighbours."""
         same = (self.dataset, self.hour, self.shard) == (other.dataset, other.hour, other.shard)
         return self != other and same and self.first <= other.first and other.next <= self.next

@@ -4,6 +4,7 @@ Layout: files lie where `write` was told; the index is one small JSON file an en
 Every file, of data or of the index, is written beside its place under a hidden name, synced, renamed, and its directory synced: a reader finds it
 whole or not at all, and what was acknowledged survives a power cut.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -73,7 +74,9 @@ class DirectoryArchive:
     def datasets(self) -> list[str]:
         """See `Archive.datasets`."""
         with self._errors():
-            return sorted(place.name for place in _subdirectories(self.directory / "_index") if any(_listed(hour) for hour in _subdirectories(place)))
+            return sorted(
+                place.name for place in _subdirectories(self.directory / "_index") if any(_listed(hour) for hour in _subdirectories(place))
+            )
 
     def close(self) -> None:
         """See `Archive.close`. Nothing is held between calls but entries read before."""
@@ -88,7 +91,7 @@ class DirectoryArchive:
     def _entry_place(self, entry: Entry) -> Path:
         shard = check_path(entry.shard)
         if len(shard) > _SHARD:
-            shard = f"{shard[:_SHARD - 33]}-{hashlib.sha256(shard.encode()).hexdigest()[:32]}"
+            shard = f"{shard[: _SHARD - 33]}-{hashlib.sha256(shard.encode()).hexdigest()[:32]}"
         return self._hour_place(entry.dataset, entry.hour) / f"{shard}-{entry.first}-{entry.next}.json"
 
     def _write_all(self, files: list[tuple[Path, bytes]]) -> None:
@@ -131,7 +134,9 @@ class DirectoryArchive:
         try:
             yield
         except (PermissionError, NotADirectoryError, FileExistsError) as problem:
-            raise ConfigurationError(f"the archive at {self.directory} cannot be used ({problem})", hint="name a directory that can be written to") from problem
+            raise ConfigurationError(
+                f"the archive at {self.directory} cannot be used ({problem})", hint="name a directory that can be written to"
+            ) from problem
         except OSError as problem:
             raise UnavailableError(f"the archive at {self.directory} did not answer ({problem})") from problem
 
@@ -141,7 +146,9 @@ def _read_entry(place: str) -> Entry:
     try:
         return check_entry(Entry(**json.loads(Path(place).read_bytes())))
     except (ValueError, TypeError) as problem:
-        raise CorruptionError(f"the index entry {place} does not parse ({problem})", hint="restore it, or rebuild the hour from the log") from problem
+        raise CorruptionError(
+            f"the index entry {place} does not parse ({problem})", hint="restore it, or rebuild the hour from the log"
+        ) from problem
 
 
 def _listed(directory: Path) -> list[Path]:

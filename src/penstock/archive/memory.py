@@ -1,4 +1,5 @@
 """The archive in memory, for the simulator and for tests. And what every archive shares: which paths it takes, which entries count."""
+
 from __future__ import annotations
 
 import tempfile
@@ -25,8 +26,10 @@ def check_path(path: str) -> str:
     """
     parts = path.split("/")
     if any(not part or part.startswith(".") or part == "_index" for part in parts) or "\\" in path or not path.isprintable():
-        raise ConfigurationError(f"{path!r} is not a usable path in an archive",
-                                 hint='write "dataset/hour=2015-05-17T10/name.parquet": relative, no part hidden, none of them _index')
+        raise ConfigurationError(
+            f"{path!r} is not a usable path in an archive",
+            hint='write "dataset/hour=2015-05-17T10/name.parquet": relative, no part hidden, none of them _index',
+        )
     return path
 
 
@@ -48,7 +51,9 @@ def visible(entries: Iterable[Entry]) -> list[Entry]:
     taken: list[Entry] = []
     hidden: list[Entry] = []
     held: dict[str, list[tuple[int, int]]] = {}  # per shard, the ranges taken; touching ones joined
-    for entry in sorted(entries, key=lambda e: (e.shard, e.first, -e.next, e.path)):  # of those that begin at one offset, the longest is first
+    for entry in sorted(
+        entries, key=lambda e: (e.shard, e.first, -e.next, e.path)
+    ):  # of those that begin at one offset, the longest is first
         ranges = held.setdefault(entry.shard, [])
         if ranges and entry.first < ranges[-1][1]:
             hidden.append(entry)
@@ -60,8 +65,10 @@ def visible(entries: Iterable[Entry]) -> list[Entry]:
             ranges.append((entry.first, entry.next))
     for entry in hidden:
         if not any(first <= entry.first and entry.next <= end for first, end in held[entry.shard]):
-            raise CorruptionError(f"archive: {entry.path} overlaps other files in part: it holds offsets {entry.first} to {entry.next} of shard {entry.shard}",
-                                  hint="two writers took the same offsets: find out which file is right, and remove the other one's index entry")
+            raise CorruptionError(
+                f"archive: {entry.path} overlaps other files in part: it holds offsets {entry.first} to {entry.next} of shard {entry.shard}",
+                hint="two writers took the same offsets: find out which file is right, and remove the other one's index entry",
+            )
     return taken
 
 

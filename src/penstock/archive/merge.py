@@ -4,6 +4,7 @@ A merge writes one more file and one more entry, which covers those of the files
 `penstock.archive.memory.visible`). Nothing is changed or removed, so a crash at any step leaves the archive as it was, but for a file that no
 entry names.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -41,7 +42,9 @@ def _runs(entries: list[Entry], target_bytes: int, named: AbstractSet[str]) -> I
     """Runs of small files to merge: of one shard, touching, no more than `target_bytes` together. `entries` as the archive orders them."""
     run: list[Entry] = []
     for entry in entries:
-        fits = run and entry.shard == run[-1].shard and entry.first == run[-1].next and sum(e.bytes for e in run) + entry.bytes <= target_bytes
+        fits = (
+            run and entry.shard == run[-1].shard and entry.first == run[-1].next and sum(e.bytes for e in run) + entry.bytes <= target_bytes
+        )
         mergeable = entry.path not in named and entry.bytes < target_bytes
         if not (fits and mergeable):
             if len(run) > 1:
@@ -68,7 +71,9 @@ def _same_columns(archive: Archive, run: list[Entry]) -> Iterator[list[tuple[Ent
 def _rows(archive: Archive, entry: Entry) -> pa.Table:
     data = archive.read(entry.path)
     if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise CorruptionError(f"{entry.path} is not the file that was archived: its SHA-256 differs", hint="restore it, or rebuild the hour from the log")
+        raise CorruptionError(
+            f"{entry.path} is not the file that was archived: its SHA-256 differs", hint="restore it, or rebuild the hour from the log"
+        )
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
     except pa.ArrowException as problem:

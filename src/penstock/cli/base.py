@@ -76,7 +76,8 @@ def open_deployment(on: str, *, must_exist: bool = True) -> Deployment:
     deployment = Deployment.named(on)
     if must_exist and not deployment.exists():
         raise NotFoundError(
-            f"{on}: nothing was ever written there ({deployment.directory})", hint="`penstock produce` and `penstock run` fill it; --on names another one"
+            f"{on}: nothing was ever written there ({deployment.directory})",
+            hint="`penstock produce` and `penstock run` fill it; --on names another one",
         )
     return deployment
 
@@ -90,7 +91,9 @@ def load(topology: str) -> type[Topology]:
     except PenstockError:
         raise
     except Exception as problem:
-        raise DeclarationError(f"{topology} cannot be imported: {type(problem).__name__}: {problem}", hint=f"raised at {place_of(problem)}") from problem
+        raise DeclarationError(
+            f"{topology} cannot be imported: {type(problem).__name__}: {problem}", hint=f"raised at {place_of(problem)}"
+        ) from problem
 
 
 def rollups_of(topology: type[Topology]) -> list[Rollup]:
@@ -115,7 +118,10 @@ def place_of(problem: BaseException) -> str:
     frames = traceback.extract_tb(problem.__traceback__)
     library = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), "<")
     ours = tuple(
-        os.path.realpath(path) for name in ("penstock", "penstock.bolts", "penstock.spouts") if name in sys.modules for path in sys.modules[name].__path__
+        os.path.realpath(path)
+        for name in ("penstock", "penstock.bolts", "penstock.spouts")
+        if name in sys.modules
+        for path in sys.modules[name].__path__
     )
     own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(ours)]
     users = [frame for frame in frames if not frame.filename.startswith(library) and frame not in own]
@@ -138,7 +144,9 @@ def report(problem: PenstockError) -> int:
 
 def report_bug(problem: BaseException) -> int:
     """Say that something happened that should not have."""
-    say(f"{click.style('error:', fg='red', bold=True)} this is a bug in Penstock: {type(problem).__name__}: {problem} (at {place_of(problem)})")
+    say(
+        f"{click.style('error:', fg='red', bold=True)} this is a bug in Penstock: {type(problem).__name__}: {problem} (at {place_of(problem)})"
+    )
     say(f"  run it again with {TRACEBACK}=1 for the traceback, and report that")
     return FAILED
 
@@ -194,5 +202,11 @@ def notice_kernels() -> None:
     from penstock.kernels import backend
 
     if backend != "compiled":
-        why = "PENSTOCK_KERNELS asks for it" if os.environ.get("PENSTOCK_KERNELS") else "no compiled ones were found: install a C compiler, then penstock again"
-        say(click.style(f"NOTICE: the {backend} kernels run, about 100 times slower than the compiled ones ({why})", fg="yellow", bold=True))
+        why = (
+            "PENSTOCK_KERNELS asks for it"
+            if os.environ.get("PENSTOCK_KERNELS")
+            else "no compiled ones were found: install a C compiler, then penstock again"
+        )
+        say(
+            click.style(f"NOTICE: the {backend} kernels run, about 100 times slower than the compiled ones ({why})", fg="yellow", bold=True)
+        )

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.base import command, json_option, load, notice_kernels, number_of, on_option, open_deployment, rollups_of, schemas_of, topology_argument
+from penstock.cli.base import (
+    command,
+    json_option,
+    load,
+    notice_kernels,
+    number_of,
+    on_option,
+    open_deployment,
+    rollups_of,
+    schemas_of,
+    topology_argument,
+)
 from penstock.cli.output import heading, number, pairs, size, table
 
 if TYPE_CHECKING:
@@ -23,16 +34,26 @@ DAY_SECONDS = 86_400
     "check",
     [
         ("the declaration: what is read, counted and kept", "penstock check topologies/page_analytics.py"),
-        ("what it would cost for these events, at 5,000 a second", "penstock check topologies/page_analytics.py --sample pageviews.jsonl --rate 5000"),
+        (
+            "what it would cost for these events, at 5,000 a second",
+            "penstock check topologies/page_analytics.py --sample pageviews.jsonl --rate 5000",
+        ),
         ("the same of what a deployment's log holds, for a program", "penstock check advertiser_analytics --on laptop --json"),
     ],
     short_help="Show a declaration, and what it would cost.",
 )
 @topology_argument
 @click.option("--sample", metavar="FILE", help="Events to look at; else those in the deployment's log, if it has some.")
-@click.option("--format", "format_", type=click.Choice(["jsonl", "msgpack", "csv", "combined"]), help="What the sample holds; by its name unless given.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["jsonl", "msgpack", "csv", "combined"]),
+    help="What the sample holds; by its name unless given.",
+)
 @click.option("--events", type=number_of(1), default=100_000, show_default=True, metavar="N", help="How many of them at most.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="Events a second to estimate for. [default: the sample's own]")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="Events a second to estimate for. [default: the sample's own]"
+)
 @json_option
 @on_option
 def check(topology: str, sample: str | None, format_: str | None, events: int, rate: float | None, as_json: bool, on: str) -> int:
@@ -60,16 +81,26 @@ def measured(topology: type[Topology], sample: str | None, format_: str | None, 
     if sample is not None:
         if len(schemas) > 1:
             raise UsageError(
-                f"{topology.__name__} reads {len(schemas)} schemas, and a sample is of one", hint="produce the events, then check --on that deployment"
+                f"{topology.__name__} reads {len(schemas)} schemas, and a sample is of one",
+                hint="produce the events, then check --on that deployment",
             )
         notice_kernels()
-        return [sampling.measure(schemas[0], counted(topology, schemas[0]), sampling.chunks_of_file(schemas[0], sample, format_, events), rate)]
+        return [
+            sampling.measure(schemas[0], counted(topology, schemas[0]), sampling.chunks_of_file(schemas[0], sample, format_, events), rate)
+        ]
     with open_deployment(on, must_exist=False) as deployment:
         if not deployment.exists():
             return []
         topics = deployment.log.topics()
-        there = [schema for schema in schemas if deployment.topic(schema) in topics and next(sampling.chunks_of_log(schema, deployment, 1), None) is not None]
-        return [sampling.measure(schema, counted(topology, schema), sampling.chunks_of_log(schema, deployment, events), rate) for schema in there]
+        there = [
+            schema
+            for schema in schemas
+            if deployment.topic(schema) in topics and next(sampling.chunks_of_log(schema, deployment, 1), None) is not None
+        ]
+        return [
+            sampling.measure(schema, counted(topology, schema), sampling.chunks_of_log(schema, deployment, events), rate)
+            for schema in there
+        ]
 
 
 def counted(topology: type[Topology], schema: Schema) -> list[tuple[Rollup, float]]:
@@ -161,17 +192,26 @@ def print_declaration(topology: type[Topology]) -> None:
 
     table(
         ["bolt", "kind", "generation", "reads", "flush"],
-        [[one["bolt"], one["kind"], one["generation"], f"{one['schema']} by {one['spout']}", one["flush"]] for one in declared(topology)["bolts"]],
+        [
+            [one["bolt"], one["kind"], one["generation"], f"{one['schema']} by {one['spout']}", one["flush"]]
+            for one in declared(topology)["bolts"]
+        ],
         title=f"topology {topology.topology_name}",
     )
     for schema in schemas_of(topology):
         print_schema(schema)
     for rollup in rollups_of(topology):
         click.echo()
-        heading(f"roll-up {rollup.name}: {rollup.schema.name} by {rollup.entity}" + (f" where {json.dumps(rollup.where)}" if rollup.where else ""))
+        heading(
+            f"roll-up {rollup.name}: {rollup.schema.name} by {rollup.entity}"
+            + (f" where {json.dumps(rollup.where)}" if rollup.where else "")
+        )
         table(
             ["measure", "is", "where"],
-            [[name, measure_text(measure.to_json()), json.dumps(measure.where) if measure.where else ""] for name, measure in rollup.measures.items()],
+            [
+                [name, measure_text(measure.to_json()), json.dumps(measure.where) if measure.where else ""]
+                for name, measure in rollup.measures.items()
+            ],
         )
         click.echo()
         tables = dict(rollup.tables())
@@ -227,9 +267,11 @@ def print_schema(schema: Schema) -> None:
 
 def field_text(field: Any) -> str:
     """A field's type, with what belongs to it."""
-    extra = {"timestamp": getattr(field, "unit", ""), "decimal": str(getattr(field, "scale", "")), "enum": ", ".join(getattr(field, "values", ()))}.get(
-        field.kind, ""
-    )
+    extra = {
+        "timestamp": getattr(field, "unit", ""),
+        "decimal": str(getattr(field, "scale", "")),
+        "enum": ", ".join(getattr(field, "values", ())),
+    }.get(field.kind, "")
     return f"{field.kind}({extra})" if extra else field.kind
 
 
@@ -273,7 +315,10 @@ def print_sample(found: dict[str, Any]) -> None:
         )
         pairs(
             [
-                ("cells per event", f"{one['cells_per_event']:.3f} by the stream, {one['cells_per_event_with_folded']:.3f} with folded ones"),
+                (
+                    "cells per event",
+                    f"{one['cells_per_event']:.3f} by the stream, {one['cells_per_event_with_folded']:.3f} with folded ones",
+                ),
                 ("rows written", f"{one['rows_per_second']:,.2f}/s, in flushes of {number(one['flush_events'])} events"),
                 ("new bytes", f"at most {size(one['bytes_per_day'])} a day"),
                 ("hot keys", ", ".join(f"{hot['entity']} {hot['share']:.1%}" for hot in one["hot"]) + f" (of {number(one['entities'])})"),

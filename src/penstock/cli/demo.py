@@ -22,7 +22,13 @@ FOLDER = "local:demo-data"
 @click.option("--traffic", metavar="FILE", help="A web server's access log, or page views as JSON Lines, instead of made-up ads.")
 @click.option("--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes that run the topology.")
 @click.option("--keep", is_flag=True, help="Go on with what an earlier demo left, and add to it, instead of beginning anew.")
-@click.option("--on", default=FOLDER, show_default=True, metavar="NAME|local:DIR", help="Where. The data stays there until the next demo, which deletes it.")
+@click.option(
+    "--on",
+    default=FOLDER,
+    show_default=True,
+    metavar="NAME|local:DIR",
+    help="Where. The data stays there until the next demo, which deletes it.",
+)
 def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str) -> int:
     """Generate a day of ad events, run a topology over it, look numbers up, load the hours into the warehouse, ask it in SQL, and reconcile.
 

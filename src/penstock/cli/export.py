@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 )
 @topology_argument
 @click.option("--hour", metavar="TIME", help="The hour to load, in UTC: 2015-05-17T10.")
-@click.option("--due", is_flag=True, help="Load every hour that is complete: all partitions are archived past its end, or caught up and silent.")
-@click.option("--grace", default="2m", show_default=True, metavar="DURATION", help="How far past an hour's end, in event time, the archive must be.")
 @click.option(
-    "--reload", "reload_", default="15m", show_default=True, metavar="DURATION", help="How soon an hour is loaded again after late files came for it."
+    "--due", is_flag=True, help="Load every hour that is complete: all partitions are archived past its end, or caught up and silent."
+)
+@click.option(
+    "--grace", default="2m", show_default=True, metavar="DURATION", help="How far past an hour's end, in event time, the archive must be."
+)
+@click.option(
+    "--reload",
+    "reload_",
+    default="15m",
+    show_default=True,
+    metavar="DURATION",
+    help="How soon an hour is loaded again after late files came for it.",
 )
 @on_option
 def export(topology: str, hour: str | None, due: bool, grace: str, reload_: str, on: str) -> int:

@@ -15,7 +15,9 @@ from penstock.cli.base import command
     short_help="Make a project of your own.",
 )
 @click.argument("name")
-@click.option("--into", type=click.Path(file_okay=False), default=".", show_default=True, help="The folder in which the project's own is made.")
+@click.option(
+    "--into", type=click.Path(file_okay=False), default=".", show_default=True, help="The folder in which the project's own is made."
+)
 def new(name: str, into: str) -> int:
     """Make a project called NAME: a topology with a roll-up, a derived column and a bolt of its own, sample events and a test.
 

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.base import INTERRUPTED, command, load, notice_kernels, number_of, on_option, open_deployment, say, schemas_of, topology_argument
+from penstock.cli.base import (
+    INTERRUPTED,
+    command,
+    load,
+    notice_kernels,
+    number_of,
+    on_option,
+    open_deployment,
+    say,
+    schemas_of,
+    topology_argument,
+)
 from penstock.cli.output import Meter, meter, number, pairs
 from penstock.errors import NotFoundError, UsageError
 
@@ -16,7 +27,17 @@ if TYPE_CHECKING:
     from penstock.model import Schema
     from penstock.topology import Topology
 
-GENERATED = {"ts", "event_id", "advertiser_id", "user_id", "type", "campaign_id", "country", "device", "cost"}  # what a generated event holds
+GENERATED = {
+    "ts",
+    "event_id",
+    "advertiser_id",
+    "user_id",
+    "type",
+    "campaign_id",
+    "country",
+    "device",
+    "cost",
+}  # what a generated event holds
 
 
 @command(
@@ -38,12 +59,23 @@ GENERATED = {"ts", "event_id", "advertiser_id", "user_id", "type", "campaign_id"
     help="What the files hold, if their names do not tell. combined: a web server's access log.",
 )
 @click.option("--schema", "schema_name", metavar="NAME", help="Which of the topology's schemas, where it has several.")
-@click.option("--partitions", type=number_of(1), help="How many partitions the topic gets, if it is not there yet. [default: the deployment's, 4]")
-@click.option("--generate", type=number_of(1), metavar="N", help="Make up N ad events instead; for the schema of advertiser_analytics alone.")
+@click.option(
+    "--partitions", type=number_of(1), help="How many partitions the topic gets, if it is not there yet. [default: the deployment's, 4]"
+)
+@click.option(
+    "--generate", type=number_of(1), metavar="N", help="Make up N ad events instead; for the schema of advertiser_analytics alone."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of --generate: the same seed makes the same events.")
 @on_option
 def produce(
-    topology: str, files: tuple[str, ...], format_: str | None, schema_name: str | None, partitions: int | None, generate: int | None, seed: int, on: str
+    topology: str,
+    files: tuple[str, ...],
+    format_: str | None,
+    schema_name: str | None,
+    partitions: int | None,
+    generate: int | None,
+    seed: int,
+    on: str,
 ) -> int:
     """Put the events of files, or of standard input (-), into the log of a topology.
 
@@ -60,7 +92,9 @@ def produce(
         topic = create_topic(deployment, schema, partitions)
         try:
             made = (
-                generate_events(deployment, schema, generate, seed, shown) if generate is not None else produce_files(deployment, schema, files, format_, shown)
+                generate_events(deployment, schema, generate, seed, shown)
+                if generate is not None
+                else produce_files(deployment, schema, files, format_, shown)
             )
         except KeyboardInterrupt:
             ends = [deployment.log.end(topic, partition) for partition in range(deployment.log.partitions(topic))]
@@ -109,12 +143,18 @@ def produce_files(deployment: Deployment, schema: Schema, files: tuple[str, ...]
     def progress(read: int, total: int | None, records: int) -> None:
         shown.update("produce", read, total, unit="bytes", detail=f"{records:,} records")
 
-    return log_produce.produce_files(deployment.log, schema, list(files), format=format_, topic=deployment.topic(schema), on_progress=progress)
+    return log_produce.produce_files(
+        deployment.log, schema, list(files), format=format_, topic=deployment.topic(schema), on_progress=progress
+    )
 
 
 def check_generated(schema: Schema) -> None:
     """Raise UsageError for a schema that asks for what made-up events do not hold."""
-    asked = {field.keys(name)[0]: name for name, field in schema.fields.items() if field.source == "value" and not field.nullable and field.default is None}
+    asked = {
+        field.keys(name)[0]: name
+        for name, field in schema.fields.items()
+        if field.source == "value" and not field.nullable and field.default is None
+    }
     missing = [name for key, name in asked.items() if key not in GENERATED]
     if missing:
         raise UsageError(
@@ -128,5 +168,11 @@ def generate_events(deployment: Deployment, schema: Schema, count: int, seed: in
     from penstock.log.generate import generate_into
 
     return generate_into(
-        deployment.log, schema, count, seed, topic=deployment.topic(schema), on_progress=lambda done, total: shown.update("generate", done, total), **settings
+        deployment.log,
+        schema,
+        count,
+        seed,
+        topic=deployment.topic(schema),
+        on_progress=lambda done, total: shown.update("generate", done, total),
+        **settings,
     )

@@ -15,7 +15,10 @@ from penstock.errors import QueryError
     "query",
     [
         ("a page's day, hour by hour", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-18 --interval 1h"),
-        ("split by a dimension, most views first", "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-21 --by status --order -views"),
+        (
+            "split by a dimension, most views first",
+            "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-21 --by status --order -views",
+        ),
         (
             "some measures, a quotient of two, and a filter; for a program",
             "penstock query by_advertiser --entity 1001 --from 2026-03-02 --to 2026-03-03 --measures clicks,ctr --where country=DE --format json",
@@ -29,11 +32,20 @@ from penstock.errors import QueryError
 @click.option("--to", "end", required=True, metavar="TIME", help="The instant to stop before.")
 @click.option("--interval", metavar="DURATION", help="A row for each window so long (1m, 1h, 1d); without it, one for all.")
 @click.option("--by", multiple=True, metavar="DIMENSION", help="A row for each value; a,b or repeated for several dimensions.")
-@click.option("--where", multiple=True, metavar="FIELD=VALUE|JSON", help='Only these; repeated ones must all hold. JSON: {"status": {"ge": 500}}.')
+@click.option(
+    "--where", multiple=True, metavar="FIELD=VALUE|JSON", help='Only these; repeated ones must all hold. JSON: {"status": {"ge": 500}}.'
+)
 @click.option("--measures", metavar="A,B,C/D", help="Which, in this order; C/D or name=C/D is a quotient. [default: all]")
 @click.option("--order", metavar="[-]COLUMN", help="Sort by columns; a - before a name puts the largest first: --order=-views,time.")
 @click.option("--limit", type=number_of(1), metavar="N", help="At most N rows.")
-@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the answer is printed.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="How the answer is printed.",
+)
 @on_option
 def query(
     rollup: str,
@@ -81,7 +93,9 @@ def condition(texts: tuple[str, ...]) -> dict[str, Any] | None:
     for text in texts:
         for name, value in one_condition(text).items():
             if name in merged and merged[name] != value:
-                raise QueryError(f"--where: {name!r} is given twice", hint=f"for one of several values write JSON: {json.dumps({name: ['a', 'b']})}")
+                raise QueryError(
+                    f"--where: {name!r} is given twice", hint=f"for one of several values write JSON: {json.dumps({name: ['a', 'b']})}"
+                )
             merged[name] = value
     return merged or None
 
@@ -92,9 +106,13 @@ def one_condition(text: str) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError as problem:
-            raise QueryError(f"--where: {text} is not JSON ({problem})", hint='write {"status": {"ge": 500}} in single quotes, or field=value') from None
+            raise QueryError(
+                f"--where: {text} is not JSON ({problem})", hint='write {"status": {"ge": 500}} in single quotes, or field=value'
+            ) from None
         return found
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise QueryError(f"--where: {text!r} is neither field=value nor JSON", hint='write --where country=DE, or --where \'{"country": ["DE", "AT"]}\'')
+        raise QueryError(
+            f"--where: {text!r} is neither field=value nor JSON", hint='write --where country=DE, or --where \'{"country": ["DE", "AT"]}\''
+        )
     return {name.strip(): value}

@@ -13,7 +13,10 @@ def reference() -> str:
     """The page: the help of `penstock`, then of each command."""
     from penstock.cli import cli
 
-    parts = ["# Command line\n", "What `penstock --help` and `penstock COMMAND --help` print. Made by `python -m penstock.cli.reference > docs/cli.md`.\n"]
+    parts = [
+        "# Command line\n",
+        "What `penstock --help` and `penstock COMMAND --help` print. Made by `python -m penstock.cli.reference > docs/cli.md`.\n",
+    ]
     parts.append(_help(cli, "penstock", None))
     root = click.Context(cli, info_name="penstock", **cli.context_settings)
     for name in cli.list_commands(root):

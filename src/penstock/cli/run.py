@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, Iterator, Protocol
 
 import click
 
-from penstock.cli.base import INTERRUPTED, command, load, notice_kernels, number_of, on_option, open_deployment, place_of, say, topology_argument
+from penstock.cli.base import (
+    INTERRUPTED,
+    command,
+    load,
+    notice_kernels,
+    number_of,
+    on_option,
+    open_deployment,
+    place_of,
+    say,
+    topology_argument,
+)
 from penstock.cli.output import Meter, meter, number, table
 from penstock.errors import InternalError, PenstockError
 
@@ -37,16 +48,29 @@ class Runner(Protocol):
     [
         ("roll up what is in the log, then stop", "penstock run topologies/page_analytics.py --until-caught-up"),
         ("go on until Ctrl-C, in four processes", "penstock run advertiser_analytics --workers 4"),
-        ("begin a changed definition at the start of the log, beside the one that is served", "penstock run advertiser_analytics --from earliest"),
+        (
+            "begin a changed definition at the start of the log, beside the one that is served",
+            "penstock run advertiser_analytics --from earliest",
+        ),
     ],
     short_help="Run a topology.",
 )
 @topology_argument
 @click.option("--until-caught-up", is_flag=True, help="Stop when all that was in the log at the start is counted and durable.")
 @click.option(
-    "--workers", type=number_of(1), default=1, show_default=True, metavar="N", help="Processes; each owns the partitions p with p mod N = its number."
+    "--workers",
+    type=number_of(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes; each owns the partitions p with p mod N = its number.",
 )
-@click.option("--from", "start", metavar="earliest|latest|TIME", help="Where a new generation begins; a known one goes on. [default: earliest, for the first]")
+@click.option(
+    "--from",
+    "start",
+    metavar="earliest|latest|TIME",
+    help="Where a new generation begins; a known one goes on. [default: earliest, for the first]",
+)
 @on_option
 def run(topology: str, until_caught_up: bool, workers: int, start: str | None, on: str) -> int:
     """Run a topology: read the log, count every event exactly once, make the cells and the archive durable.
@@ -171,7 +195,9 @@ def tally(deployment: Deployment, definition: BoltDefinition) -> dict[str, int]:
     found = dict.fromkeys(("offsets", *COUNTS), 0)
     for _, control in Registry(deployment.table).shards(definition.bolt, definition.generation):
         done = control.done
-        for name, value in zip(found, (done.offset - control.start, done.accepted, done.rejected, done.late, done.skipped, done.lost_count)):
+        for name, value in zip(
+            found, (done.offset - control.start, done.accepted, done.rejected, done.late, done.skipped, done.lost_count)
+        ):
             found[name] += value
     return found
 
@@ -182,7 +208,9 @@ def summary(deployment: Deployment, definitions: list[BoltDefinition]) -> None:
     for definition in definitions:
         counts = tally(deployment, definition)
         if counts["offsets"] != sum(counts[name] for name in COUNTS):
-            raise InternalError(f"{definition.bolt}: {counts['offsets']} offsets are not {' + '.join(f'{counts[name]} {name}' for name in COUNTS)}")
+            raise InternalError(
+                f"{definition.bolt}: {counts['offsets']} offsets are not {' + '.join(f'{counts[name]} {name}' for name in COUNTS)}"
+            )
         rows.append([definition.bolt, definition.generation[:6], *(number(value) for value in counts.values())])
     table(["durable", "generation", "offsets =", "accepted +", "rejected +", "late +", "skipped +", "lost"], rows, right=range(2, 8))
 

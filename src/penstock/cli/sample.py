@@ -132,7 +132,9 @@ def measure(schema: Schema, rollups: Sequence[tuple[Rollup, float]], chunks: Ite
         runs.append((run, verdict))
     accepted, late, rejected = totals.tolist()
     if not runs:
-        raise UsageError(f"there are no records of {schema.name!r} to look at", hint="give --sample FILE, or --on a deployment that has some in its log")
+        raise UsageError(
+            f"there are no records of {schema.name!r} to look at", hint="give --sample FILE, or --on a deployment that has some in its log"
+        )
     span = (max(bounds) - min(bounds)) / SECOND if bounds else 0.0
     events = accepted + late + rejected
     used = rate if rate is not None else events / max(span, 1.0)

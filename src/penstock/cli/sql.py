@@ -29,7 +29,9 @@ _VIEW = re.compile(r"\barchive_([a-z][a-z0-9_]*)\b")
     short_help="Ask the warehouse.",
 )
 @click.argument("statement", metavar='"SELECT ..."')
-@click.option("--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the rows are printed.")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the rows are printed."
+)
 @on_option
 def sql(statement: str, format_: str, on: str) -> int:
     """Ask the warehouse. Each dataset is a table (pages, pages_late, pages_rejects), and penstock_ledger says which hours were loaded.
@@ -83,7 +85,11 @@ def show(rows: Any, format_: str) -> None:
         writer.writerow(rows.column_names)
         writer.writerows([plain(cell) for cell in row.values()] for row in rows.to_pylist())
     elif format_ == "json":
-        click.echo(json.dumps([{name: plain(cell) for name, cell in row.items()} for row in rows.to_pylist()], indent=1, ensure_ascii=False, default=str))
+        click.echo(
+            json.dumps(
+                [{name: plain(cell) for name, cell in row.items()} for row in rows.to_pylist()], indent=1, ensure_ascii=False, default=str
+            )
+        )
     else:
         import pyarrow as pa
 
@@ -92,7 +98,9 @@ def show(rows: Any, format_: str) -> None:
             for index, field in enumerate(rows.schema)
             if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
         ]
-        table(rows.column_names, [[plain(cell) for cell in row] for row in zip(*(column.to_pylist() for column in rows.columns))], right=right)
+        table(
+            rows.column_names, [[plain(cell) for cell in row] for row in zip(*(column.to_pylist() for column in rows.columns))], right=right
+        )
 
 
 def plain(cell: Any) -> Any:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 )
 @click.argument("topology", required=False)
 @json_option
-@click.option("--fail-lag", type=number_of(0), metavar="N", help="Exit with 3 if a partition's lag, of any generation that runs, is above N.")
+@click.option(
+    "--fail-lag", type=number_of(0), metavar="N", help="Exit with 3 if a partition's lag, of any generation that runs, is above N."
+)
 @on_option
 def status(topology: str | None, as_json: bool, fail_lag: int | None, on: str) -> int:
     """Show each bolt's partitions: log end, committed, lag, watermark, and what became of the offsets; and each dataset's hours.
@@ -69,7 +71,9 @@ def shards_of(deployment: Deployment, topology: str | None = None) -> list[dict[
             there = deployment.log.topics()
             if topic in there:
                 incarnation = deployment.log.incarnation(topic)
-                missing = [(topic, incarnation, p) for p in range(deployment.log.partitions(topic)) if (topic, incarnation, p) not in controls]
+                missing = [
+                    (topic, incarnation, p) for p in range(deployment.log.partitions(topic)) if (topic, incarnation, p) not in controls
+                ]
             else:
                 missing = []
             for name, incarnation, partition in sorted([*controls, *missing]):
@@ -82,7 +86,9 @@ def shards_of(deployment: Deployment, topology: str | None = None) -> list[dict[
                         "published": generation == served,
                         "topic": name,
                         "incarnation": incarnation,
-                        **one(controls.get((name, incarnation, partition)), partition, deployment.log.end(name, partition) if live else None),
+                        **one(
+                            controls.get((name, incarnation, partition)), partition, deployment.log.end(name, partition) if live else None
+                        ),
                     }
                 )
     return found

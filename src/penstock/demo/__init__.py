@@ -124,7 +124,9 @@ def load_hours(definitions: list[BoltDefinition], deployment: Deployment, began:
     from penstock.warehouse.export import export_hour
 
     archives = [definition for definition in definitions if definition.kind == "archive"]
-    wanted = [(GenerationView(deployment.archive, definition.generation), dataset) for definition in archives for dataset in datasets(definition)]
+    wanted = [
+        (GenerationView(deployment.archive, definition.generation), dataset) for definition in archives for dataset in datasets(definition)
+    ]
     hours = [(view, dataset, hour) for view, dataset in wanted for hour in view.hours(dataset.name)]
     rows: dict[str, list[int]] = {}
     failed = 0
@@ -138,7 +140,11 @@ def load_hours(definitions: list[BoltDefinition], deployment: Deployment, began:
                 failed += 1
                 shown.say(f"{dataset.name}: {problem.message}")
             shown.update("load", done, len(hours), unit="hours", detail=f"{sum(counts[1] for counts in rows.values()):,} rows")
-    table(["dataset", "hours", "rows", "files"], [[name, *(number(count) for count in counts)] for name, counts in rows.items()], right=(1, 2, 3))
+    table(
+        ["dataset", "hours", "rows", "files"],
+        [[name, *(number(count) for count in counts)] for name, counts in rows.items()],
+        right=(1, 2, 3),
+    )
     click.echo(f"\neach hour in one transaction, with its row in the ledger: {seconds_since(began)}")
     return failed
 
@@ -146,7 +152,8 @@ def load_hours(definitions: list[BoltDefinition], deployment: Deployment, began:
 def print_checks(checks: list[Check]) -> int:
     """The checks as a table; how many differ."""
     rows: list[list[Any]] = [
-        [check.what, check.ours, check.theirs, number(check.numbers), bad("DIFFERS") if check.differences else good("OK")] for check in checks
+        [check.what, check.ours, check.theirs, number(check.numbers), bad("DIFFERS") if check.differences else good("OK")]
+        for check in checks
     ]
     table(["", "Penstock", "raw log", "compared", ""], rows, right=(1, 2, 3))
     for check in checks:

@@ -42,19 +42,28 @@ class Ads:
         """Made-up events, the same every time."""
         schema = schemas_of(load(self.topology))[0]
         create_topic(deployment, schema, None)
-        return generate_events(deployment, schema, self.events, self.seed, shown, start=self.day, hours=self.hours, malformed=self.malformed)
+        return generate_events(
+            deployment, schema, self.events, self.seed, shown, start=self.day, hours=self.hours, malformed=self.malformed
+        )
 
     def look_up(self, deployment: Deployment) -> None:
         """The busiest advertiser's day."""
         analytics = Analytics(deployment)
         span: dict[str, Any] = {"entity": 1001, "start": self.day, "end": "2026-03-03"}
         heading("advertiser 1001, hour by hour")
-        click.echo(render(analytics.query("by_advertiser", **span, interval="1h", measures=["impressions", "clicks", "ctr", "spend", "reach"])))
+        click.echo(
+            render(analytics.query("by_advertiser", **span, interval="1h", measures=["impressions", "clicks", "ctr", "spend", "reach"]))
+        )
         heading("by country")
         click.echo(
             render(
                 analytics.query(
-                    "by_advertiser", **span, by=["country"], order="-impressions", limit=8, measures=["impressions", "clicks", "ctr", "spend", "reach"]
+                    "by_advertiser",
+                    **span,
+                    by=["country"],
+                    order="-impressions",
+                    limit=8,
+                    measures=["impressions", "clicks", "ctr", "spend", "reach"],
                 )
             )
         )
@@ -62,7 +71,12 @@ class Ads:
         click.echo(
             render(
                 analytics.query(
-                    "by_advertiser", **span, by=["campaign"], order="-impressions", limit=8, measures=["impressions", "clicks", "conversions", "spend"]
+                    "by_advertiser",
+                    **span,
+                    by=["campaign"],
+                    order="-impressions",
+                    limit=8,
+                    measures=["impressions", "clicks", "conversions", "spend"],
                 )
             ),
             nl=False,
@@ -103,7 +117,9 @@ class Ads:
             checks += reconcile.warehouse_rows(deployment, "ads", connection)
             theirs = reconcile.rows(connection, "SELECT type, sum(cost) FROM events WHERE verdict = 'accepted' GROUP BY ALL")
             ours = deployment.warehouse.query("SELECT type, sum(cost) FROM ads GROUP BY ALL")
-            checks.append(reconcile.compare("warehouse: spend by type", dict(zip(*(column.to_pylist() for column in ours.columns))), theirs))
+            checks.append(
+                reconcile.compare("warehouse: spend by type", dict(zip(*(column.to_pylist() for column in ours.columns))), theirs)
+            )
         return checks
 
     def _cells(self, deployment: Deployment, connection: duckdb.DuckDBPyConnection) -> Iterator[Check]:
@@ -113,9 +129,15 @@ class Ads:
             "count(*) FILTER (type = 'impression') AS impressions, count(*) FILTER (type = 'click') AS clicks, count(*) FILTER (type = 'save') AS saves, "
             "count(*) FILTER (type = 'conversion') AS conversions, coalesce(sum(cost), 0) AS spend"
         )
-        first, last = connection.execute("SELECT min(event_time), max(event_time) FROM events WHERE verdict = 'accepted'").fetchone() or (0, 0)
+        first, last = connection.execute("SELECT min(event_time), max(event_time) FROM events WHERE verdict = 'accepted'").fetchone() or (
+            0,
+            0,
+        )
         span = {"start": first // DAY_US * DAY_US, "end": (last // DAY_US + 1) * DAY_US}
-        advertisers = [row[0] for row in connection.execute("SELECT DISTINCT advertiser_id FROM events WHERE verdict = 'accepted' ORDER BY ALL").fetchall()]
+        advertisers = [
+            row[0]
+            for row in connection.execute("SELECT DISTINCT advertiser_id FROM events WHERE verdict = 'accepted' ORDER BY ALL").fetchall()
+        ]
         for what, dimension, arguments in (
             (f"{len(advertisers)} advertisers' totals", None, {}),
             ("advertisers by hour", "event_time // 3600000000", {"interval": "1h"}),
@@ -138,7 +160,9 @@ class Ads:
             }
             yield reconcile.compare(f"roll-up: {what}, events / spend", ours, theirs, events_and_spend)
         reach = {advertiser: analytics.query("by_advertiser", entity=advertiser, measures=["reach"], **span) for advertiser in advertisers}
-        exact = reconcile.rows(connection, "SELECT advertiser_id, count(DISTINCT user_id) FROM events WHERE verdict = 'accepted' GROUP BY ALL")
+        exact = reconcile.rows(
+            connection, "SELECT advertiser_id, count(DISTINCT user_id) FROM events WHERE verdict = 'accepted' GROUP BY ALL"
+        )
         yield estimate(
             "roll-up: reach, an estimate",
             {key: answer.rows[0]["reach"] for key, answer in reach.items()},
@@ -170,5 +194,15 @@ def events_and_spend(side: Mapping[Any, Any]) -> str:
 def estimate(what: str, ours: dict[Any, int], exact: dict[Any, int], error: float) -> Check:
     """Estimates against exact numbers: each must be within STANDARD_ERRORS of the stated one."""
     off = {key: abs(ours.get(key, 0) - value) / value for key, value in exact.items()}
-    wrong = [f"{key}: {ours.get(key)} and {exact[key]}" for key, by in off.items() if by > STANDARD_ERRORS * error and abs(ours.get(key, 0) - exact[key]) > 1]
-    return Check(what, f"±{error:.1%} stated", f"±{(sum(by * by for by in off.values()) / max(1, len(off))) ** 0.5:.1%} found", len(exact), tuple(wrong[:3]))
+    wrong = [
+        f"{key}: {ours.get(key)} and {exact[key]}"
+        for key, by in off.items()
+        if by > STANDARD_ERRORS * error and abs(ours.get(key, 0) - exact[key]) > 1
+    ]
+    return Check(
+        what,
+        f"±{error:.1%} stated",
+        f"±{(sum(by * by for by in off.values()) / max(1, len(off))) ** 0.5:.1%} found",
+        len(exact),
+        tuple(wrong[:3]),
+    )

@@ -92,10 +92,15 @@ def accounting(deployment: Deployment, definitions: list[BoltDefinition], connec
     """For each bolt and partition: offsets = accepted + rejected + late + skipped + lost, and the verdicts are those that DuckDB comes to."""
     from penstock.rollup.registry import Registry
 
-    verdicts = {(part, verdict): count for part, verdict, count in connection.execute("SELECT part, verdict, count(*) FROM events GROUP BY ALL").fetchall()}
+    verdicts = {
+        (part, verdict): count
+        for part, verdict, count in connection.execute("SELECT part, verdict, count(*) FROM events GROUP BY ALL").fetchall()
+    }
     for definition in definitions:
         topic, name = deployment.topic(definition.schema["name"]), definition.bolt.partition(".")[2]
-        controls = {shard.partition: control for shard, control in Registry(deployment.table).shards(definition.bolt, definition.generation)}
+        controls = {
+            shard.partition: control for shard, control in Registry(deployment.table).shards(definition.bolt, definition.generation)
+        }
         yield compare(
             f"{name}: offsets = accepted + rejected + late + skipped + lost",
             {p: control.done.counted for p, control in controls.items()},
@@ -117,7 +122,9 @@ def warehouse_rows(deployment: Deployment, dataset: str, connection: duckdb.Duck
         if deployment.warehouse.ledger(table):
             sql = f'SELECT partition_id, count(*), count(DISTINCT log_offset) FROM "{table}" GROUP BY ALL'
             ours = _by_part(zip(*(column.to_pylist() for column in deployment.warehouse.query(sql).columns)))
-        theirs = connection.execute(f"SELECT part, count(*), count(DISTINCT pos) FROM events WHERE verdict = '{verdict}' GROUP BY ALL").fetchall()
+        theirs = connection.execute(
+            f"SELECT part, count(*), count(DISTINCT pos) FROM events WHERE verdict = '{verdict}' GROUP BY ALL"
+        ).fetchall()
         yield compare(
             f"warehouse: {table}, rows and different offsets",
             ours,

@@ -54,7 +54,9 @@ class Traffic:
             with_archive("SELECT path, count(*) AS views FROM archive_pages GROUP BY ALL ORDER BY views DESC, path LIMIT 1", deployment)
         ).to_pylist()[0]
         first, last = (
-            deployment.warehouse.query(with_archive("SELECT epoch_us(min(ts)), epoch_us(max(ts)) FROM archive_pages", deployment)).to_pylist()[0].values()
+            deployment.warehouse.query(with_archive("SELECT epoch_us(min(ts)), epoch_us(max(ts)) FROM archive_pages", deployment))
+            .to_pylist()[0]
+            .values()
         )
         return top["path"], first // DAY_US * DAY_US, (last // DAY_US + 1) * DAY_US
 
@@ -91,7 +93,12 @@ class Traffic:
                 found = connection.execute(
                     f"SELECT path, {column}, count(*), coalesce(sum(bytes), 0) FROM events WHERE verdict = 'accepted' GROUP BY 1, 2"
                 ).fetchall()
-                theirs = {(path, place, name): value for path, place, *values in found for name, value in zip(("views", "bytes"), values) if path in known}
+                theirs = {
+                    (path, place, name): value
+                    for path, place, *values in found
+                    for name, value in zip(("views", "bytes"), values)
+                    if path in known
+                }
                 checks.append(reconcile.compare(f"roll-up: {what}, views and bytes", ours, theirs))
             checks += reconcile.warehouse_rows(deployment, "pages", connection)
         return checks

@@ -4,6 +4,7 @@ The compiled kernels and a plain-Python reference share one face, this module. T
 runs, slowly and with a notice at every start, where no compiler was found. `backend` says which: "compiled" or "reference".
 PENSTOCK_KERNELS=reference asks for the reference.
 """
+
 from __future__ import annotations
 
 import os
@@ -19,7 +20,18 @@ backend = "reference"
 if os.environ.get("PENSTOCK_KERNELS") != "reference":
     try:
         from penstock.kernels._cell import (
-            cell_stamp, column_key, decode_cell, entity_prefix, merge_cells, row_key, row_parts, saturate, split_column, split_row, strip_stamp)
+            cell_stamp,
+            column_key,
+            decode_cell,
+            entity_prefix,
+            merge_cells,
+            row_key,
+            row_parts,
+            saturate,
+            split_column,
+            split_row,
+            strip_stamp,
+        )
         from penstock.kernels._encode import encode_batch, murmur2
         from penstock.kernels._group import Delta
         from penstock.kernels._hll import Hll
@@ -30,18 +42,64 @@ if os.environ.get("PENSTOCK_KERNELS") != "reference":
 
         backend = "compiled"
     except ImportError as problem:
-        print(f"penstock: NOTICE: the compiled kernels are missing ({problem}); the plain-Python reference runs instead, about 100 times slower. "
-              "Install a C compiler (Debian: apt-get install gcc python3-dev) and reinstall penstock.", file=sys.stderr)
+        print(
+            f"penstock: NOTICE: the compiled kernels are missing ({problem}); the plain-Python reference runs instead, about 100 times slower. "
+            "Install a C compiler (Debian: apt-get install gcc python3-dev) and reinstall penstock.",
+            file=sys.stderr,
+        )
 
 if backend == "reference" and not TYPE_CHECKING:
     from penstock.kernels.reference_decode import JsonDecoder, MsgpackDecoder, batch_spans, headers_value, read_batches
     from penstock.kernels.reference_encode import encode_batch, murmur2
     from penstock.kernels.reference_group import (
-        Delta, Hll, cell_stamp, column_key, decode_cell, entity_prefix, judge, merge_cells, row_key, row_parts, saturate, split_column, split_row, strip_stamp)
+        Delta,
+        Hll,
+        cell_stamp,
+        column_key,
+        decode_cell,
+        entity_prefix,
+        judge,
+        merge_cells,
+        row_key,
+        row_parts,
+        saturate,
+        split_column,
+        split_row,
+        strip_stamp,
+    )
 
 DECODERS: dict[str, Any] = {"json": JsonDecoder, "msgpack": MsgpackDecoder}
 
 __all__ = [
-    "BreakdownKeys", "Column", "Columns", "DECODERS", "Decoder", "Delta", "Hll", "JsonDecoder", "MsgpackDecoder", "Records", "RollupPlan", "backend",
-    "batch_spans", "cell_stamp", "column_key", "decode_cell", "describe", "encode_batch", "entity_prefix", "headers_value", "judge", "mask", "merge_cells",
-    "murmur2", "read_batches", "row_key", "row_parts", "saturate", "split_column", "split_row", "strip_stamp"]
+    "BreakdownKeys",
+    "Column",
+    "Columns",
+    "DECODERS",
+    "Decoder",
+    "Delta",
+    "Hll",
+    "JsonDecoder",
+    "MsgpackDecoder",
+    "Records",
+    "RollupPlan",
+    "backend",
+    "batch_spans",
+    "cell_stamp",
+    "column_key",
+    "decode_cell",
+    "describe",
+    "encode_batch",
+    "entity_prefix",
+    "headers_value",
+    "judge",
+    "mask",
+    "merge_cells",
+    "murmur2",
+    "read_batches",
+    "row_key",
+    "row_parts",
+    "saturate",
+    "split_column",
+    "split_row",
+    "strip_stamp",
+]

@@ -1,4 +1,5 @@
 """What kernels hand to each other: records as slices of a buffer, and decoded columns, laid out as Arrow lays them out."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,12 +36,12 @@ class Records:
     def key(self, row: int) -> bytes | None:
         """A record's key."""
         start, length = int(self.key_start[row]), int(self.key_length[row])
-        return None if length < 0 else self.buffer[start:start + length]
+        return None if length < 0 else self.buffer[start : start + length]
 
     def value(self, row: int) -> bytes | None:
         """A record's value."""
         start, length = int(self.value_start[row]), int(self.value_length[row])
-        return None if length < 0 else self.buffer[start:start + length]
+        return None if length < 0 else self.buffer[start : start + length]
 
 
 @dataclasses.dataclass

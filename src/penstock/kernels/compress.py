@@ -3,6 +3,7 @@
 Numbers are those of a batch's attributes. Kafka's own clients write snappy in xerial's framing; librdkafka writes it plain. Each batch's
 output has an upper limit, so that a few bytes that claim to be gigabytes are a CorruptionError and not the end of the process.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -41,15 +42,15 @@ def decompress_into(codec: int, source: memoryview, target: memoryview) -> int:
         return _lz4_frame(source, target)
     if name != "snappy":
         return int(getattr(cramjam, name).decompress_into(source, target))
-    if source[:len(XERIAL)] != XERIAL:
+    if source[: len(XERIAL)] != XERIAL:
         return _snappy_block(source, target)
     at, size = XERIAL_HEADER, 0
     while at < len(source):
-        length = int.from_bytes(source[at:at + 4], "big")
+        length = int.from_bytes(source[at : at + 4], "big")
         at += 4
         if length > len(source) - at:
             raise cramjam.DecompressionError("a snappy block is truncated")
-        size += _snappy_block(source[at:at + length], target[size:])
+        size += _snappy_block(source[at : at + length], target[size:])
         at += length
     return size
 
@@ -65,7 +66,7 @@ def _lz4_frame(source: memoryview, target: memoryview) -> int:
     if flags & ~LZ4_PLAIN == LZ4_VERSION:
         at, used = (15 if flags & LZ4_SIZED else 7), 0
         while at + 4 <= len(source):
-            size = int.from_bytes(source[at:at + 4], "little")
+            size = int.from_bytes(source[at : at + 4], "little")
             at += 4
             if size == 0:
                 if at == len(source):
@@ -77,9 +78,9 @@ def _lz4_frame(source: memoryview, target: memoryview) -> int:
             if size & LZ4_STORED:
                 if end - at > len(target) - used:
                     raise cramjam.DecompressionError(f"a stored block does not fit the {TOO_SMALL[0]}")
-                target[used:used + end - at] = source[at:end]
+                target[used : used + end - at] = source[at:end]
                 used += end - at
-            elif int.from_bytes(source[at:at + 4], "little") <= len(target) - used:
+            elif int.from_bytes(source[at : at + 4], "little") <= len(target) - used:
                 break  # cramjam would first take these bytes for the size of what follows
             else:
                 used += int(cramjam.lz4.decompress_block_into(source[at:end], target[used:]))
@@ -116,8 +117,10 @@ def decompress(codec: int, source: Any, limit: int = LIMIT) -> bytes:
     while True:
         target = bytearray(size)
         try:
-            return bytes(memoryview(target)[:decompress_into(codec, source, memoryview(target))])
+            return bytes(memoryview(target)[: decompress_into(codec, source, memoryview(target))])
         except cramjam.DecompressionError as problem:
             if size >= largest or not too_small(problem):
-                raise CorruptionError(f"a {NAMES[codec]} payload of {len(source)} bytes does not decompress within {limit} bytes ({problem})") from None
+                raise CorruptionError(
+                    f"a {NAMES[codec]} payload of {len(source)} bytes does not decompress within {limit} bytes ({problem})"
+                ) from None
             size = min(4 * size, largest)

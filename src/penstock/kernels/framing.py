@@ -2,6 +2,7 @@
 
 Source: the Kafka protocol guide, "Record Batch"; the LZ4 frame format, version 1.6.3.
 """
+
 from __future__ import annotations
 
 import struct
@@ -26,14 +27,20 @@ MAX_PAYLOAD = 2**31 - 2**20  # a batch's length is an int32; its compressed form
 RecordEncoder = Callable[..., tuple[bytes, int, int, int]]  # reference_encode.encode_records says of what
 
 _HEAD = struct.Struct(">qiibI")  # base offset, length of what follows, leader epoch, magic, crc
-_BODY = struct.Struct(">hiqqqhii")  # attributes, last offset delta, first and largest timestamp, producer id, epoch and sequence, record count
+_BODY = struct.Struct(
+    ">hiqqqhii"
+)  # attributes, last offset delta, first and largest timestamp, producer id, epoch and sequence, record count
 _BLOCK_SIZE = struct.Struct("<I")
 _UNCOMPRESSED = 0x80000000
 
 # Magic, FLG (version 1, independent blocks, no checksums: the batch has its own), BD (largest block), and the header's own check byte. Kafka's
 # Java reader refuses blocks that depend on each other, which is what cramjam's (and the lz4 command's) own frames hold.
-_FRAMES = ((1 << 16, bytes.fromhex("04224d18604082")), (1 << 18, bytes.fromhex("04224d186050fb")),
-           (1 << 20, bytes.fromhex("04224d18606051")), (1 << 22, bytes.fromhex("04224d18607073")))
+_FRAMES = (
+    (1 << 16, bytes.fromhex("04224d18604082")),
+    (1 << 18, bytes.fromhex("04224d186050fb")),
+    (1 << 20, bytes.fromhex("04224d18606051")),
+    (1 << 22, bytes.fromhex("04224d18607073")),
+)
 
 
 class Slices(NamedTuple):
@@ -56,7 +63,7 @@ class Slices(NamedTuple):
     def get(self, row: int) -> bytes | None:
         """One byte string."""
         start, length = int(self.start[row]), int(self.length[row])
-        return None if length < 0 else bytes(self.buffer[start:start + length])
+        return None if length < 0 else bytes(self.buffer[start : start + length])
 
 
 def varint(number: int) -> bytes:
@@ -84,7 +91,7 @@ def lz4_frame(payload: bytes) -> bytes:
     size, start = next((frame for frame in _FRAMES if len(payload) <= frame[0]), _FRAMES[-1])
     parts = [start]
     for position in range(0, len(payload), size):
-        raw = payload if len(payload) <= size else payload[position:position + size]
+        raw = payload if len(payload) <= size else payload[position : position + size]
         block = bytes(cramjam.lz4.compress_block(raw, store_size=False))
         if len(block) < len(raw):
             parts += [_BLOCK_SIZE.pack(len(block)), block]
@@ -94,7 +101,9 @@ def lz4_frame(payload: bytes) -> bytes:
     return b"".join(parts)
 
 
-def frame(payload: bytes, count: int, first_ms: int, largest_ms: int, *, base_offset: int = 0, codec: str = "lz4", attributes: int = 0) -> bytes:
+def frame(
+    payload: bytes, count: int, first_ms: int, largest_ms: int, *, base_offset: int = 0, codec: str = "lz4", attributes: int = 0
+) -> bytes:
     """The record batch of a payload.
 
     payload: `count` encoded records whose offsets count up from base_offset. first_ms: the timestamp that theirs are deltas to. attributes: bits
@@ -105,8 +114,18 @@ def frame(payload: bytes, count: int, first_ms: int, largest_ms: int, *, base_of
     return b"".join((_HEAD.pack(base_offset, HEADER_BYTES - 12 + len(body), 0, 2, crc32c(body, crc32c(rest))), rest, body))
 
 
-def encode_batch(encode_records: RecordEncoder, values: Slices, timestamps: npt.NDArray[np.int64], *, keys: Slices | None = None, headers: Slices | None = None,
-                 rows: npt.NDArray[np.int64] | None = None, base_offset: int = 0, codec: str = "lz4", attributes: int = 0) -> bytes:
+def encode_batch(
+    encode_records: RecordEncoder,
+    values: Slices,
+    timestamps: npt.NDArray[np.int64],
+    *,
+    keys: Slices | None = None,
+    headers: Slices | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+    base_offset: int = 0,
+    codec: str = "lz4",
+    attributes: int = 0,
+) -> bytes:
     """One record batch, by the record encoder of a backend, of the rows `rows` (all, in order, unless given) of `values`.
 
     timestamps: microseconds since 1970, int64, one a row; stored as CreateTime in milliseconds, rounded down. headers: slices of what
@@ -119,8 +138,17 @@ def encode_batch(encode_records: RecordEncoder, values: Slices, timestamps: npt.
     return frame(payload, count, first_ms, largest_ms, base_offset=base_offset, codec=_known(codec), attributes=attributes)
 
 
-def encode_batches(encode_records: RecordEncoder, values: Slices, timestamps: npt.NDArray[np.int64], *, keys: Slices | None = None,
-                   headers: Slices | None = None, rows: npt.NDArray[np.int64] | None = None, codec: str = "lz4", batch_bytes: int = 1 << 16) -> list[bytes]:
+def encode_batches(
+    encode_records: RecordEncoder,
+    values: Slices,
+    timestamps: npt.NDArray[np.int64],
+    *,
+    keys: Slices | None = None,
+    headers: Slices | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
+    codec: str = "lz4",
+    batch_bytes: int = 1 << 16,
+) -> list[bytes]:
     """As many record batches as it takes, by the record encoder of a backend.
 
     Each is of at most `batch_bytes` before compression, unless one record alone is larger.

@@ -1,4 +1,5 @@
 """Filters over a decoded batch: `penstock.model.filters.matches`, for all records at once."""
+
 from __future__ import annotations
 
 import functools
@@ -14,9 +15,21 @@ import pyarrow.compute as pc
 from penstock.kernels.columns import Column, Columns
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge}
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
 _COMPARE_TEXT: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": pc.equal, "ne": pc.not_equal, "lt": pc.less, "le": pc.less_equal, "gt": pc.greater, "ge": pc.greater_equal}
+    "eq": pc.equal,
+    "ne": pc.not_equal,
+    "lt": pc.less,
+    "le": pc.less_equal,
+    "gt": pc.greater,
+    "ge": pc.greater_equal,
+}
 
 _FEW = 16  # values of an enum for which as many comparisons are quicker than a look-up
 

@@ -1,4 +1,5 @@
 """A roll-up as the aggregation kernels need it: numbered filters, measures in the cell's order, key fields in the row's order."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -68,7 +69,10 @@ class RollupPlan:
         self.filters: list[dict[str, Any]] = []
         self.compiled: Any = None
         if len(rollup.by) > MAX_BREAKDOWNS:
-            raise DeclarationError(f"roll-up {rollup.name!r} has {len(rollup.by)} breakdowns", hint=f"a row key numbers at most {MAX_BREAKDOWNS}: split the roll-up")
+            raise DeclarationError(
+                f"roll-up {rollup.name!r} has {len(rollup.by)} breakdowns",
+                hint=f"a row key numbers at most {MAX_BREAKDOWNS}: split the roll-up",
+            )
         self._numbers: dict[str, int] = {}
         self.where = self._number(rollup.where, f"roll-up {rollup.name!r}")
         self.measures = tuple(self._measure(name, measure) for name, measure in rollup.stored.items())
@@ -88,14 +92,20 @@ class RollupPlan:
     def _measure(self, name: str, measure: Any) -> MeasurePlan:
         column = getattr(measure, "field", None)
         field = self.rollup.schema.columns[column] if column else None
-        return MeasurePlan(name, measure.kind, column, field, self._number(measure.where, f"measure {name!r}"), getattr(measure, "precision", 0))
+        return MeasurePlan(
+            name, measure.kind, column, field, self._number(measure.where, f"measure {name!r}"), getattr(measure, "precision", 0)
+        )
 
     def _breakdown(self, index: int) -> BreakdownPlan:
         one, rollup = self.rollup.by[index], self.rollup
         if len(one.dimensions) > MAX_DIMENSIONS:
-            raise DeclarationError(f"roll-up {rollup.name!r}: a breakdown by {len(one.dimensions)} dimensions", hint=f"at most {MAX_DIMENSIONS} fit a row key")
+            raise DeclarationError(
+                f"roll-up {rollup.name!r}: a breakdown by {len(one.dimensions)} dimensions", hint=f"at most {MAX_DIMENSIONS} fit a row key"
+            )
         keys, width = (rollup.entity, *one.dimensions), one.widths[0]
-        return BreakdownPlan(index, keys, tuple(rollup.schema.columns[key] for key in keys), width, Granularity(width).span, rollup.table(width))
+        return BreakdownPlan(
+            index, keys, tuple(rollup.schema.columns[key] for key in keys), width, Granularity(width).span, rollup.table(width)
+        )
 
     def masks(self, columns: Columns) -> tuple[npt.NDArray[np.uint8] | None, list[npt.NDArray[np.uint8]]]:
         """Which records of a batch some measure counts (None: all), and the mask of each filter, uint8 0/1 by record."""

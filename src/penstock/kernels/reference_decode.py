@@ -16,6 +16,7 @@ Then the fields in declared order. Of duplicate keys the last counts, also where
   back as it.
 - From a record's key or a header: the bytes are the text. Numbers are JSON numbers in ASCII, without space; booleans are true and false; null is missing.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -121,7 +122,7 @@ def convert(field: Field, value: Any) -> Any:
     if field.kind == "int":
         if not isinstance(value, Number) or not re.fullmatch("-?[0-9]+", value):
             raise Reject(reasons.WRONG_TYPE)
-        if len(value) > 20 or not -2**63 <= int(value) < 2**63:
+        if len(value) > 20 or not -(2**63) <= int(value) < 2**63:
             raise Reject(reasons.OUT_OF_RANGE)
         return int(value)
     if field.kind == "bool":
@@ -207,7 +208,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
         mark = match[0]
         if mark in "[{":
             if len(closers) == reasons.MAX_DEPTH:  # too deep, if what stands before is the beginning of something well-formed
-                text, data = text[:match.start()] + " 0" + "".join(reversed(closers)), b""
+                text, data = text[: match.start()] + " 0" + "".join(reversed(closers)), b""
                 break
             closers.append("]" if mark == "[" else "}")
         elif mark in "]}" and closers:
@@ -306,7 +307,11 @@ class _Decoder:
 
     def decode(self, records: Records) -> Columns:
         """The columns of `records`, each record decoded or rejected."""
-        headers = {field.source: headers_value(records, field.source[7:].encode()) for field in self.fields.values() if field.source.startswith("header:")}
+        headers = {
+            field.source: headers_value(records, field.source[7:].encode())
+            for field in self.fields.values()
+            if field.source.startswith("header:")
+        }
         rows, codes = [], []
         for row in range(len(records)):
             code, values = self._row(records, row, headers)
@@ -334,7 +339,7 @@ class _Decoder:
                     found = of_bytes(field, records.key(row))
                 else:
                     start, length = (int(array[row]) for array in headers[field.source])
-                    found = of_bytes(field, None if length < 0 else records.buffer[start:start + length])
+                    found = of_bytes(field, None if length < 0 else records.buffer[start : start + length])
                 values.append(convert(Timestamp("us"), found) if field.source == "record" else take(field, found))
             except Reject as problem:
                 return problem.args[0] | (index + 1) << 8, []

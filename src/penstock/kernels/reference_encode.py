@@ -1,4 +1,5 @@
 """What `_encode` does, in plain Python: its oracle, and what runs where no compiler was found."""
+
 from __future__ import annotations
 
 import struct
@@ -13,8 +14,15 @@ from penstock.kernels.framing import HEADER_BYTES, Slices, varint
 _HEAD = struct.Struct(">qiibIhiqq")
 
 
-def encode_records(values: Slices, timestamps: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], first: int, limit: int,
-                   keys: Slices | None = None, headers: Slices | None = None) -> tuple[bytes, int, int, int]:
+def encode_records(
+    values: Slices,
+    timestamps: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    first: int,
+    limit: int,
+    keys: Slices | None = None,
+    headers: Slices | None = None,
+) -> tuple[bytes, int, int, int]:
     """Encode the records rows[first], rows[first + 1] ... until the next one would take the payload beyond `limit` bytes; one at least.
 
     timestamps: microseconds since 1970, one a row of `values`; a record holds whole milliseconds, rounded down. keys, headers (each what
@@ -33,7 +41,11 @@ def encode_records(values: Slices, timestamps: npt.NDArray[np.int64], rows: npt.
         ms = int(timestamps[row]) // 1000
         if delta == 0:
             base_ms = largest_ms = ms
-        key, value, header = None if keys is None else _take(keys, row), _take(values, row), None if headers is None else _take(headers, row)
+        key, value, header = (
+            None if keys is None else _take(keys, row),
+            _take(values, row),
+            None if headers is None else _take(headers, row),
+        )
         body = b"".join((b"\0", varint(ms - base_ms), varint(delta), _nullable(key), _nullable(value), header or b"\0"))
         record = varint(len(body)) + body
         if parts and total + len(record) > limit:
@@ -96,7 +108,7 @@ def murmur2(key: bytes) -> int:
     h = 0x9747B28C ^ len(key)
     whole = len(key) & ~3
     for at in range(0, whole, 4):
-        k = int.from_bytes(key[at:at + 4], "little") * m & mask
+        k = int.from_bytes(key[at : at + 4], "little") * m & mask
         k = (k ^ k >> 24) * m & mask
         h = h * m & mask ^ k
     if rest := key[whole:]:

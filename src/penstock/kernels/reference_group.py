@@ -2,6 +2,7 @@
 
 docs/cell-format.md gives the layout of cells and row keys byte for byte. Nothing here imports a compiled module.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,14 +20,43 @@ from penstock.model import Field
 from penstock.model.fields import INT64_MAX, INT64_MIN, Timestamp
 from penstock.model.rollup import CELL_FORMAT
 
-__all__ = ["ACCEPTED", "Delta", "Hll", "LATE", "NO_WATERMARK", "REJECTED", "canonical_bytes", "cell_stamp", "column_key", "decode_cell", "entity_prefix", "judge",
-           "merge_cells", "row_key", "row_parts", "saturate", "split_column", "split_row", "strip_stamp", "xxh64"]
+__all__ = [
+    "ACCEPTED",
+    "Delta",
+    "Hll",
+    "LATE",
+    "NO_WATERMARK",
+    "REJECTED",
+    "canonical_bytes",
+    "cell_stamp",
+    "column_key",
+    "decode_cell",
+    "entity_prefix",
+    "judge",
+    "merge_cells",
+    "row_key",
+    "row_parts",
+    "saturate",
+    "split_column",
+    "split_row",
+    "strip_stamp",
+    "xxh64",
+]
 NO_WATERMARK = -(2**62)  # before the first valid record; a lateness taken from it still fits 64 bits
 ACCEPTED, LATE, REJECTED = 0, 1, 2
 
 
-def judge(times: npt.NDArray[np.int64], log_timestamps: npt.NDArray[np.int64], reject: npt.NDArray[np.int32], start: int, stop: int, watermark: int,
-          lateness: int, ahead: int, verdict: npt.NDArray[np.uint8]) -> tuple[int, int, int, int]:
+def judge(
+    times: npt.NDArray[np.int64],
+    log_timestamps: npt.NDArray[np.int64],
+    reject: npt.NDArray[np.int32],
+    start: int,
+    stop: int,
+    watermark: int,
+    lateness: int,
+    ahead: int,
+    verdict: npt.NDArray[np.uint8],
+) -> tuple[int, int, int, int]:
     """Judge the records [start, stop): see `penstock.kernels._judge.judge`."""
     counts = [0, 0, 0]
     _check_range(start, stop, len(times), len(log_timestamps), len(reject), len(verdict))
@@ -56,7 +86,10 @@ def _check_range(start: int, stop: int, *lengths: int) -> None:
 def _stamp(cell: bytes) -> tuple[int, int]:
     """The stamp, and where the measures begin."""
     if not cell or cell[0] != CELL_FORMAT:
-        raise CorruptionError(f"cell has format {cell[0] if cell else 'none'}, not {CELL_FORMAT}", hint="it was written by another version of Penstock, or damaged")
+        raise CorruptionError(
+            f"cell has format {cell[0] if cell else 'none'}, not {CELL_FORMAT}",
+            hint="it was written by another version of Penstock, or damaged",
+        )
     reader = Reader(cell, 1)
     return reader.varint(63), reader.at
 
@@ -68,7 +101,7 @@ def cell_stamp(cell: bytes) -> int:
 
 def strip_stamp(cell: bytes) -> bytes:
     """The cell without its stamp: the same state gives the same bytes. Raises CorruptionError."""
-    return cell[:1] + cell[_stamp(cell)[1]:]
+    return cell[:1] + cell[_stamp(cell)[1] :]
 
 
 def _empty(measures: Sequence[MeasurePlan]) -> list[Any]:
@@ -81,7 +114,7 @@ def _merge(measures: Sequence[MeasurePlan], into: list[Any], other: list[Any]) -
             into[index].merge(other[index])
         elif one.kind in ("count", "sum"):
             into[index] += other[index]
-            if into[index] >= 2**(63 if one.kind == "count" else 127) or into[index] < -(2**127):
+            if into[index] >= 2 ** (63 if one.kind == "count" else 127) or into[index] < -(2**127):
                 raise CorruptionError(f"measure {one.name!r} overflows: no log holds that many records", hint="a cell of it was damaged")
         elif other[index] is not None:
             into[index] = other[index] if into[index] is None else (min if one.kind == "min" else max)(into[index], other[index])
@@ -157,7 +190,11 @@ def _encode_number(value: int) -> bytes:
     if not INT64_MIN <= value <= INT64_MAX:
         raise InternalError(f"{value} does not fit the 64 bits of a key's number")
     length = (abs(value).bit_length() + 7) // 8
-    return bytes([128 + length]) + value.to_bytes(length, "big") if value >= 0 else bytes([128 - length]) + (value + 256**length - 1).to_bytes(length, "big")
+    return (
+        bytes([128 + length]) + value.to_bytes(length, "big")
+        if value >= 0
+        else bytes([128 - length]) + (value + 256**length - 1).to_bytes(length, "big")
+    )
 
 
 def _bad_row(row: bytes, what: str) -> CorruptionError:
@@ -186,13 +223,13 @@ def _decode(field: Field, row: bytes, at: int) -> tuple[Any, int]:
             decoded = plain.decode()
         except UnicodeDecodeError:
             raise _bad_row(row, "holds text that is not UTF-8") from None
-        if _encode_text(decoded) != row[at - 1:end + 1]:
+        if _encode_text(decoded) != row[at - 1 : end + 1]:
             raise _bad_row(row, "has no well-formed text")
         return decoded, end + 1
     length = abs(tag - 128)
-    number = int.from_bytes(row[at:at + length], "big")
+    number = int.from_bytes(row[at : at + length], "big")
     value = number if tag >= 128 else number + 1 - 256**length
-    if length > 8 or at + length > len(row) or not INT64_MIN <= value <= INT64_MAX or _encode_number(value) != row[at - 1:at + length]:
+    if length > 8 or at + length > len(row) or not INT64_MIN <= value <= INT64_MAX or _encode_number(value) != row[at - 1 : at + length]:
         raise _bad_row(row, "has no well-formed number")
     return value, at + length
 
@@ -230,26 +267,30 @@ def _walk(plan: RollupPlan, breakdown: int, row: bytes) -> tuple[Any, int, list[
 def split_row(plan: RollupPlan, breakdown: int, row: bytes) -> tuple[Any, int, list[Any]]:
     """The entity's value, the bucket and the dimensions' values of a row. Raises CorruptionError."""
     entity, at, values = _walk(plan, breakdown, row)
-    return entity, int.from_bytes(row[at:at + 4], "big"), values
+    return entity, int.from_bytes(row[at : at + 4], "big"), values
 
 
 def row_parts(plan: RollupPlan, breakdown: int, row: bytes) -> tuple[bytes, int, bytes]:
     """What stands before a row's bucket, the bucket, and what stands after it. Raises CorruptionError."""
     _, at, _ = _walk(plan, breakdown, row)
-    return row[:at], int.from_bytes(row[at:at + 4], "big"), row[at + 4:]
+    return row[:at], int.from_bytes(row[at : at + 4], "big"), row[at + 4 :]
 
 
 def column_key(generation: bytes, window_offset: int, shard: bytes) -> bytes:
     """The column of a window within its bucket, as one shard of a generation counts it."""
     if len(generation) != 8 or len(shard) != 12 or not 0 <= window_offset < 2**16:
-        raise InternalError(f"generation {generation!r}, window offset {window_offset}, shard {shard!r} are not 8 bytes, 16 bits and 12 bytes")
+        raise InternalError(
+            f"generation {generation!r}, window offset {window_offset}, shard {shard!r} are not 8 bytes, 16 bits and 12 bytes"
+        )
     return generation + window_offset.to_bytes(2, "big") + shard
 
 
 def split_column(column: bytes) -> tuple[bytes, int, bytes]:
     """The generation, the window's offset in its bucket, and the shard of a column. Raises CorruptionError."""
     if len(column) != 22:
-        raise CorruptionError(f"column {column.hex()} has {len(column)} bytes, not 22", hint="the table holds columns that no roll-up wrote")
+        raise CorruptionError(
+            f"column {column.hex()} has {len(column)} bytes, not 22", hint="the table holds columns that no roll-up wrote"
+        )
     return column[:8], int.from_bytes(column[8:10], "big"), column[10:]
 
 
@@ -273,7 +314,8 @@ class Delta:
     def nbytes(self) -> int:
         """About how many bytes of memory it takes."""
         return self.cells * (200 + 100 * len(self.plan.measures)) + 100 * sum(
-            len(value._ranks) for group in self._groups for state in group.values() for value in state if isinstance(value, Hll))
+            len(value._ranks) for group in self._groups for state in group.values() for value in state if isinstance(value, Hll)
+        )
 
     def freeze(self) -> None:
         """Let nothing more be added."""
@@ -286,12 +328,18 @@ class Delta:
         _check_range(start, stop, len(columns), len(verdict))
         counted, passed = self.plan.masks(columns)
         rows = [row for row in range(start, stop) if verdict[row] == ACCEPTED and (counted is None or counted[row])]
-        needed = {self.plan.time} | {key for one in self.plan.breakdowns for key in one.keys} | {one.column for one in self.plan.measures if one.column}
+        needed = (
+            {self.plan.time}
+            | {key for one in self.plan.breakdowns for key in one.keys}
+            | {one.column for one in self.plan.measures if one.column}
+        )
         values = {name: dict(zip(rows, _values(columns.columns[name], rows))) for name in needed}
         for row in rows:
             time = values[self.plan.time][row]
             if not 0 <= time < Timestamp.LIMIT:
-                raise InternalError(f"event time {time} of record {row} is out of range", hint="the schema's decoder must reject such a record")
+                raise InternalError(
+                    f"event time {time} of record {row} is out of range", hint="the schema's decoder must reject such a record"
+                )
             for breakdown, group in zip(self.plan.breakdowns, self._groups):
                 key = (time // breakdown.width, *(values[name][row] for name in breakdown.keys))
                 if (state := group.get(key)) is None:
@@ -318,7 +366,9 @@ class Delta:
         """Where the cells of each breakdown go."""
         made = []
         for one, group in zip(self.plan.breakdowns, self._groups):
-            rows = [row_key(entity_prefix(one.fields[0], key[1]), one.index, key[0] // one.span, zip(one.fields[1:], key[2:])) for key in group]
+            rows = [
+                row_key(entity_prefix(one.fields[0], key[1]), one.index, key[0] // one.span, zip(one.fields[1:], key[2:])) for key in group
+            ]
             columns = [column_key(self._generation, key[0] % one.span, self._shard) for key in group]
             made.append(BreakdownKeys(one.index, one.table, one.width, np.array([key[0] for key in group], np.int64), rows, columns))
         return made
@@ -347,7 +397,7 @@ def _values(column: Column, rows: Sequence[int]) -> Iterator[Any]:
         if column.valid is not None and not column.valid[row]:
             yield None
         elif offsets is not None:
-            yield bytes(data[offsets[row]:offsets[row + 1]]).decode()
+            yield bytes(data[offsets[row] : offsets[row + 1]]).decode()
         elif field.kind == "enum":
             yield field.values[data[row]]  # type: ignore[attr-defined]
         else:

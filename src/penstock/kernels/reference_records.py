@@ -1,4 +1,5 @@
 """Record batches in plain Python: the oracle of `penstock.kernels._records`, and what runs where there is no compiler."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -13,7 +14,9 @@ from penstock.errors import CorruptionError
 from penstock.kernels import compress
 from penstock.kernels.columns import Records
 
-HEADER = struct.Struct(">qiibIhiqqqhii")  # base offset, length, epoch, magic, crc, attributes, last offset delta, timestamps, producer, count
+HEADER = struct.Struct(
+    ">qiibIhiqqqhii"
+)  # base offset, length, epoch, magic, crc, attributes, last offset delta, timestamps, producer, count
 MILLIS = 2**63 // 1000 - 1  # timestamps beyond what microseconds can say stay at the end of the range
 
 
@@ -33,15 +36,17 @@ class Batch:
 
 
 def _corrupt(base: int | str, what: str) -> CorruptionError:
-    return CorruptionError(f"record batch at offset {base}: {what}",
-                           hint="the log or what carried it is damaged: compare with another replica, or skip the batch on purpose")
+    return CorruptionError(
+        f"record batch at offset {base}: {what}",
+        hint="the log or what carried it is damaged: compare with another replica, or skip the batch on purpose",
+    )
 
 
 def _batches(data: bytes) -> Iterator[Batch]:
     at = 0
     while at < len(data):
         left = len(data) - at
-        base = int.from_bytes(data[at:at + 8], "big", signed=True)
+        base = int.from_bytes(data[at : at + 8], "big", signed=True)
         if left < HEADER.size:
             raise _corrupt(base if left >= 8 else "unknown", f"{left} bytes are no whole batch")
         _, length, _, magic, crc, attributes, last, first, latest, _, _, _, count = HEADER.unpack_from(data, at)
@@ -75,7 +80,7 @@ class Cursor:
         if not 0 <= count <= self.end - self.at:
             raise IndexError(self.at)
         self.at += count
-        return self.data[self.at - count:self.at]
+        return self.data[self.at - count : self.at]
 
     def unsigned(self, count: int) -> int:
         """A big-endian number."""
@@ -115,14 +120,14 @@ def read_batches(data: bytes) -> Records:
     rows: list[tuple[int, ...]] = []
     size = 0
     for batch in _batches(data):
-        if crc32c(data[batch.position + 21:batch.position + batch.length]) != batch.crc:
+        if crc32c(data[batch.position + 21 : batch.position + batch.length]) != batch.crc:
             raise _corrupt(batch.base, "its CRC32C does not match")
         codec = batch.attributes & 7
         if codec not in compress.NAMES:
             raise _corrupt(batch.base, f"codec {codec} is unknown")
         if batch.attributes & 32:
             continue
-        payload = data[batch.position + HEADER.size:batch.position + batch.length]
+        payload = data[batch.position + HEADER.size : batch.position + batch.length]
         if codec:
             try:
                 payload = compress.decompress(codec, payload, compress.LIMIT - size)
@@ -161,7 +166,16 @@ def _records(payload: bytes, batch: Batch, shift: int) -> Iterator[tuple[int, ..
             raise IndexError(record.at)
         previous = offset
         millis = batch.max_timestamp if batch.attributes & 8 else batch.first_timestamp + timestamp
-        yield (batch.base + offset, max(-MILLIS, min(MILLIS, millis)) * 1000, key[0] + shift, key[1], value[0] + shift, value[1], start + shift, headers)
+        yield (
+            batch.base + offset,
+            max(-MILLIS, min(MILLIS, millis)) * 1000,
+            key[0] + shift,
+            key[1],
+            value[0] + shift,
+            value[1],
+            start + shift,
+            headers,
+        )
     if cursor.at != len(payload):
         raise IndexError(cursor.at)
 

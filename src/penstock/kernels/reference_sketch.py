@@ -1,4 +1,5 @@
 """Hashing, sketches and variable-length numbers in plain Python: what the reference of the aggregation kernels is made of."""
+
 from __future__ import annotations
 
 import math
@@ -29,7 +30,7 @@ def xxh64(data: bytes, seed: int = 0) -> int:
         lanes = [(seed + _P1 + _P2) & _64, (seed + _P2) & _64, seed, (seed - _P1) & _64]
         while at + 32 <= length:
             for lane in range(4):
-                lanes[lane] = _round(lanes[lane], int.from_bytes(data[at:at + 8], "little"))
+                lanes[lane] = _round(lanes[lane], int.from_bytes(data[at : at + 8], "little"))
                 at += 8
         hashed = sum(_rotate(lane, by) for lane, by in zip(lanes, (1, 7, 12, 18))) & _64
         for lane in lanes:
@@ -38,10 +39,10 @@ def xxh64(data: bytes, seed: int = 0) -> int:
         hashed = (seed + _P5) & _64
     hashed = (hashed + length) & _64
     for _ in range((length - at) // 8):
-        hashed = (_rotate(hashed ^ _round(0, int.from_bytes(data[at:at + 8], "little")), 27) * _P1 + _P4) & _64
+        hashed = (_rotate(hashed ^ _round(0, int.from_bytes(data[at : at + 8], "little")), 27) * _P1 + _P4) & _64
         at += 8
     if length - at >= 4:
-        hashed = (_rotate(hashed ^ int.from_bytes(data[at:at + 4], "little") * _P1 & _64, 23) * _P2 + _P3) & _64
+        hashed = (_rotate(hashed ^ int.from_bytes(data[at : at + 4], "little") * _P1 & _64, 23) * _P2 + _P3) & _64
         at += 4
     for byte in data[at:]:
         hashed = _rotate(hashed ^ byte * _P5 & _64, 11) * _P1 & _64
@@ -162,7 +163,10 @@ class Reader:
         self.data, self.at = data, at
 
     def corrupt(self, what: str) -> CorruptionError:
-        return CorruptionError(f"cell is corrupt at byte {self.at} of {len(self.data)}: {what}", hint="nothing of it is used; rebuild its window from the archive")
+        return CorruptionError(
+            f"cell is corrupt at byte {self.at} of {len(self.data)}: {what}",
+            hint="nothing of it is used; rebuild its window from the archive",
+        )
 
     def varint(self, bits: int) -> int:
         value = shift = 0
@@ -182,7 +186,7 @@ class Reader:
         made, size, most = Hll(precision), 3 * 2**precision // 4, 65 - precision
         count, register, begin = self.varint(32), -1, self.at
         if count == 0:
-            packed = int.from_bytes(self.data[self.at:self.at + size], "little")
+            packed = int.from_bytes(self.data[self.at : self.at + size], "little")
             if len(self.data) - self.at < size:
                 raise self.corrupt("it ends within dense registers")
             self.at += size

@@ -2,6 +2,7 @@
 
 `Log` is the seam; `penstock.log.local` keeps a directory, Kafka comes beside it. All offsets are per partition.
 """
+
 from __future__ import annotations
 
 import dataclasses

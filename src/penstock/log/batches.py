@@ -1,4 +1,5 @@
 """Record batches as a log handles them: their headers, never their records (but for `first_at`)."""
+
 from __future__ import annotations
 
 import bisect
@@ -22,7 +23,9 @@ def walk(data: bytes | memoryview, position: int, limit: int, what: str) -> Walk
     """The whole batches in data[position:limit], a row each, columns as above. Raises CorruptionError, naming `what`, at a header that cannot be one."""
     rows, broken = walk_batches(data, position, limit)
     if broken >= 0:
-        raise CorruptionError(f"{what}: there is no record batch at byte {broken}", hint="the file was changed by something else, or the disk is failing")
+        raise CorruptionError(
+            f"{what}: there is no record batch at byte {broken}", hint="the file was changed by something else, or the disk is failing"
+        )
     return rows
 
 
@@ -38,11 +41,15 @@ def check_batches(batches: Sequence[bytes]) -> int:
     for batch in batches:
         rows, _ = walk_batches(batch, 0, len(batch))
         if len(rows) != 1 or rows[0, SIZE] != len(batch) or not checksum_holds(batch):
-            raise CorruptionError(f"what was to be appended ({len(batch)} bytes) is not one whole record batch",
-                                  hint="make batches with penstock.kernels.encode_batch")
+            raise CorruptionError(
+                f"what was to be appended ({len(batch)} bytes) is not one whole record batch",
+                hint="make batches with penstock.kernels.encode_batch",
+            )
         count = int(rows[0, NEXT] - rows[0, FIRST])
         if int.from_bytes(batch[57:61], "big") != count:
-            raise CorruptionError(f"a record batch of {count} offsets holds another number of records", hint="compacted batches cannot be appended")
+            raise CorruptionError(
+                f"a record batch of {count} offsets holds another number of records", hint="compacted batches cannot be appended"
+            )
         taken += count
     return taken
 
@@ -77,7 +84,7 @@ def chunk_of(offset: int, rows: Walk, data: bytes, origin: int) -> Chunk:
         whole = data if (start, end) == (0, len(data)) else data[start:end]
         return Chunk(offset, int(rows[-1, NEXT]), (), (), whole)
     skipped = merged((max(offset, int(row[FIRST])), int(row[NEXT])) for row in rows[control])
-    kept = (data[int(row[POSITION]) - origin:int(row[POSITION] + row[SIZE]) - origin] for row in rows[~control])
+    kept = (data[int(row[POSITION]) - origin : int(row[POSITION] + row[SIZE]) - origin] for row in rows[~control])
     return Chunk(offset, int(rows[-1, NEXT]), skipped, (), b"".join(kept))
 
 

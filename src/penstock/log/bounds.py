@@ -1,4 +1,5 @@
 """The bounds of a partition: which of its bytes are durable, in a file of 40 bytes that appenders write and any process reads."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -2,6 +2,7 @@
 
 What does not parse is passed on as it is, so that it ends as a reject, with its offset and its bytes, and not in nothing. Blank lines are no records.
 """
+
 from __future__ import annotations
 
 import csv
@@ -30,15 +31,19 @@ class Block(NamedTuple):
     unparsed: int
 
 
-Write = Callable[[Any], bytes]  # a parsed record in the schema's format; ValueError, TypeError, OverflowError or RecursionError if it has no such form
+Write = Callable[
+    [Any], bytes
+]  # a parsed record in the schema's format; ValueError, TypeError, OverflowError or RecursionError if it has no such form
 _UNWRITABLE = (ValueError, TypeError, OverflowError, RecursionError)
 
 
 def read_blocks(source: Source, format: str, schema: Schema) -> Iterator[Block]:
     """All records of an input, in the schema's format."""
     if schema.format not in ("json", "msgpack") and format in ("csv", "combined"):
-        raise ConfigurationError(f"schema {schema.name!r}: records of format {schema.format} cannot be made of {format}",
-                                 hint="produce files that hold such records: jsonl or msgpack")
+        raise ConfigurationError(
+            f"schema {schema.name!r}: records of format {schema.format} cannot be made of {format}",
+            hint="produce files that hold such records: jsonl or msgpack",
+        )
     readers = {"jsonl": _json_lines, "msgpack": _msgpack_stream, "csv": _csv_rows, "combined": _combined}
     return readers[format](source, schema)
 
@@ -112,12 +117,16 @@ def _msgpack_stream(source: Source, schema: Schema) -> Iterator[Block]:
                 unpacker.skip()
                 ends.append(unpacker.tell())
         except msgpack.OutOfData:
-            rest = block[ends[-1]:]
+            rest = block[ends[-1] :]
         except ValueError:
-            raise ConfigurationError(f"{source.name}: no msgpack at byte {position + ends[-1]}", hint="is this the right --format?") from None
+            raise ConfigurationError(
+                f"{source.name}: no msgpack at byte {position + ends[-1]}", hint="is this the right --format?"
+            ) from None
         if len(rest) > LONGEST:
-            raise ConfigurationError(f"{source.name}: the record at byte {position + ends[-1]} is longer than {LONGEST >> 20} MiB",
-                                     hint="is this the right --format?")
+            raise ConfigurationError(
+                f"{source.name}: the record at byte {position + ends[-1]} is longer than {LONGEST >> 20} MiB",
+                hint="is this the right --format?",
+            )
         position += ends[-1]
         bounds = np.array(ends, np.int64)
         values = Slices(block, bounds[:-1], np.diff(bounds).astype(np.int32))
@@ -133,7 +142,10 @@ _QUOTED = rb'"((?:[^"\\]|\\.)*)"'
 _COMBINED = re.compile(rb"(\S+) \S+ .*?\[([^\]]+)\] " + _QUOTED + rb" (\d{3}) (\d+|-) " + _QUOTED + b" " + _QUOTED + rb"(?: .*)?")
 _REQUEST = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (.+?)(?: HTTP/\d(?:\.\d)?)?")
 _TIME = re.compile(rb"(\d\d)/(\w{3})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)")
-_MONTHS = {name: number for number, name in enumerate((b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1)}
+_MONTHS = {
+    name: number
+    for number, name in enumerate((b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1)
+}
 
 
 def _combined(source: Source, schema: Schema) -> Iterator[Block]:
@@ -154,8 +166,16 @@ def parse_combined(line: bytes) -> dict[str, Any]:
     asked = _REQUEST.fullmatch(request.decode())
     if asked is None:
         raise ValueError("not a request line")
-    return {"ts": _time_ms(when), "ip": ip.decode(), "method": asked[1], "path": asked[2], "status": int(status), "bytes": None if size == b"-" else int(size),
-            "referrer": _dash(referrer), "user_agent": _dash(agent)}
+    return {
+        "ts": _time_ms(when),
+        "ip": ip.decode(),
+        "method": asked[1],
+        "path": asked[2],
+        "status": int(status),
+        "bytes": None if size == b"-" else int(size),
+        "referrer": _dash(referrer),
+        "user_agent": _dash(agent),
+    }
 
 
 def _dash(text: bytes) -> str | None:
@@ -168,7 +188,9 @@ def _time_ms(text: bytes) -> int:
     if match is None or match[2] not in _MONTHS:
         raise ValueError("not a time")
     offset = dt.timedelta(hours=int(match[8]), minutes=int(match[9])) * (-1 if match[7] == b"-" else 1)
-    moment = dt.datetime(int(match[3]), _MONTHS[match[2]], int(match[1]), int(match[4]), int(match[5]), int(match[6]), tzinfo=dt.timezone(offset))
+    moment = dt.datetime(
+        int(match[3]), _MONTHS[match[2]], int(match[1]), int(match[4]), int(match[5]), int(match[6]), tzinfo=dt.timezone(offset)
+    )
     return int(moment.timestamp()) * 1000
 
 

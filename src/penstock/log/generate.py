@@ -7,6 +7,7 @@ few users are bots that do little but click; events arrive after they happened, 
 The same seed, count and settings give the same bytes on any machine: every choice is whole-number arithmetic, or single IEEE operations, on the raw
 words of a PCG64 stream, one stream a block, so that a block does not depend on those before it; tables of logarithms are rounded to whole numbers.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -30,10 +31,59 @@ from penstock.model.units import instant
 BLOCK = 1 << 16  # events made at a time
 
 TYPES = ("impression", "click", "save", "conversion")
-COUNTRIES = {"US": 62, "IN": 30, "BR": 22, "DE": 18, "GB": 17, "FR": 14, "JP": 13, "MX": 10, "CA": 9, "IT": 8, "ES": 7, "ID": 7, "TR": 5, "NL": 5, "PL": 4,
-             "AU": 4, "KR": 4, "AR": 4, "SE": 3, "CH": 3, "AT": 2, "BE": 2, "PT": 2, "NO": 1}
+COUNTRIES = {
+    "US": 62,
+    "IN": 30,
+    "BR": 22,
+    "DE": 18,
+    "GB": 17,
+    "FR": 14,
+    "JP": 13,
+    "MX": 10,
+    "CA": 9,
+    "IT": 8,
+    "ES": 7,
+    "ID": 7,
+    "TR": 5,
+    "NL": 5,
+    "PL": 4,
+    "AU": 4,
+    "KR": 4,
+    "AR": 4,
+    "SE": 3,
+    "CH": 3,
+    "AT": 2,
+    "BE": 2,
+    "PT": 2,
+    "NO": 1,
+}
 DEVICES = {"mobile": 158, "desktop": 72, "tablet": 18, "tv": 8}
-HOURS = (34, 24, 18, 15, 14, 17, 26, 40, 54, 62, 66, 70, 74, 72, 70, 70, 73, 79, 88, 98, 100, 92, 74, 52)  # the rate of each hour of the day, UTC
+HOURS = (
+    34,
+    24,
+    18,
+    15,
+    14,
+    17,
+    26,
+    40,
+    54,
+    62,
+    66,
+    70,
+    74,
+    72,
+    70,
+    70,
+    73,
+    79,
+    88,
+    98,
+    100,
+    92,
+    74,
+    52,
+)  # the rate of each hour of the day, UTC
 
 _FUNNELS = ((3880, 165, 39, 12), (3800, 230, 48, 18), (3680, 330, 60, 26), (3930, 130, 28, 8))  # of 4096, by class of advertiser
 _BOT_FUNNEL = (1200, 2880, 12, 4)
@@ -77,9 +127,17 @@ class Columns:
         """One event as a dict, as a decoder of its text would give it."""
         cost = int(self.cost[row])
         event_id = f"{int(self.id_high[row]):016x}{int(self.id_low[row]) & 0xFFFFFFFF:08x}"
-        return {"ts": int(self.ts[row]), "event_id": event_id, "advertiser_id": int(self.advertiser[row]), "user_id": int(self.user[row]),
-                "type": TYPES[self.type[row]], "campaign_id": int(self.campaign[row]), "country": _COUNTRY_NAMES[self.country[row]],
-                "device": _DEVICE_NAMES[self.device[row]], "cost": None if cost < 0 else cost / 1e6}
+        return {
+            "ts": int(self.ts[row]),
+            "event_id": event_id,
+            "advertiser_id": int(self.advertiser[row]),
+            "user_id": int(self.user[row]),
+            "type": TYPES[self.type[row]],
+            "campaign_id": int(self.campaign[row]),
+            "country": _COUNTRY_NAMES[self.country[row]],
+            "device": _DEVICE_NAMES[self.device[row]],
+            "cost": None if cost < 0 else cost / 1e6,
+        }
 
 
 _COUNTRY_NAMES, _DEVICE_NAMES = tuple(COUNTRIES), tuple(DEVICES)
@@ -106,15 +164,33 @@ class AdEvents:
     come from the users in `bot_users`. malformed: the share of records that fit no schema. Shares are of 1. format: "json" or "msgpack".
     """
 
-    def __init__(self, seed: int = 1, *, advertisers: int = 100, users: int = 200_000, start: str | int = "2026-03-02", hours: int = 24, late: float = 0.03,
-                 too_late: float = 0.0002, bots: float = 0.01, malformed: float = 0.0, format: str = "json") -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        advertisers: int = 100,
+        users: int = 200_000,
+        start: str | int = "2026-03-02",
+        hours: int = 24,
+        late: float = 0.03,
+        too_late: float = 0.0002,
+        bots: float = 0.01,
+        malformed: float = 0.0,
+        format: str = "json",
+    ) -> None:
         if not 1 <= advertisers <= 10_000 or not 1 <= users < 1 << 31 or hours < 1:
-            raise ConfigurationError(f"cannot generate for {advertisers} advertisers and {users} users over {hours} hours",
-                                     hint="advertisers go from 1 to 10,000, users from 1 to 2^31 - 1, hours from 1")
+            raise ConfigurationError(
+                f"cannot generate for {advertisers} advertisers and {users} users over {hours} hours",
+                hint="advertisers go from 1 to 10,000, users from 1 to 2^31 - 1, hours from 1",
+            )
         if min(late, too_late, bots, malformed) < 0 or late + too_late > 1 or max(bots, malformed) > 1:
-            raise ConfigurationError("the shares of late, bot and malformed events must lie between 0 and 1", hint="0.03 is three in a hundred")
+            raise ConfigurationError(
+                "the shares of late, bot and malformed events must lie between 0 and 1", hint="0.03 is three in a hundred"
+            )
         if format not in ("json", "msgpack"):
-            raise ConfigurationError(f"ad events cannot be generated as {format!r}", hint='use a schema whose format is "json" or "msgpack"')
+            raise ConfigurationError(
+                f"ad events cannot be generated as {format!r}", hint='use a schema whose format is "json" or "msgpack"'
+            )
         self.seed, self.users, self.format = seed, users, format
         self.bot_users = tuple(range(_FIRST_BOT, _FIRST_BOT + _BOTS))
         self._start_ms = instant(start) // 1000
@@ -169,8 +245,21 @@ class AdEvents:
         cost[price < 0] = -1
         campaign = (_FIRST_ADVERTISER + rank) * 10 + _bits(choice, 28, 8) % self._campaigns[rank]
         malformed, how = self._choose_malformed(index, size)
-        return Columns(arrival, self._happened(arrival, who, when), words[0], words[1], _FIRST_ADVERTISER + rank, user, kind, campaign, country,
-                       self._device[_bits(choice, 36, 8)], cost, malformed, how)
+        return Columns(
+            arrival,
+            self._happened(arrival, who, when),
+            words[0],
+            words[1],
+            _FIRST_ADVERTISER + rank,
+            user,
+            kind,
+            campaign,
+            country,
+            self._device[_bits(choice, 36, 8)],
+            cost,
+            malformed,
+            how,
+        )
 
     def _arrival(self, place: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
         """When the event at a place in the order arrives: the inverse of the sum of the hours' rates."""
@@ -207,7 +296,9 @@ class AdEvents:
             values = Slices.of([self._write(columns.record(row)) for row in range(len(columns.ts))])
             keys = Slices.of([str(advertiser).encode() for advertiser in columns.advertiser.tolist()])
         if len(columns.malformed):
-            broken = Slices.of([self._break(columns.record(row), _MALFORMED[how]) for row, how in zip(columns.malformed.tolist(), columns.how.tolist())])
+            broken = Slices.of(
+                [self._break(columns.record(row), _MALFORMED[how]) for row, how in zip(columns.malformed.tolist(), columns.how.tolist())]
+            )
             start, length = values.start.copy(), values.length.copy()
             start[columns.malformed], length[columns.malformed] = broken.start + len(values.buffer), broken.length
             values = Slices(bytes(values.buffer) + bytes(broken.buffer), start, length)
@@ -219,12 +310,16 @@ class AdEvents:
     def _break(self, record: dict[str, Any], how: str) -> bytes:
         if how == "cut":
             whole = self._write(record)
-            return whole[:len(whole) * 2 // 3]
+            return whole[: len(whole) * 2 // 3]
         if how == "not_an_object":
             return self._write([record["event_id"]])
         if how == "no_advertiser":
             return self._write({name: value for name, value in record.items() if name != "advertiser_id"})
-        change = {"wrong_type": {"user_id": "anonymous"}, "unknown_type": {"type": "hover"}, "future": {"ts": record["ts"] + 30 * 24 * _HOUR_MS}}
+        change = {
+            "wrong_type": {"user_id": "anonymous"},
+            "unknown_type": {"type": "hover"},
+            "future": {"ts": record["ts"] + 30 * 24 * _HOUR_MS},
+        }
         return self._write({**record, **change[how]})
 
 
@@ -233,8 +328,17 @@ def _bits(words: npt.NDArray[np.uint64], shift: int, width: int) -> npt.NDArray[
     return (words >> np.uint64(shift) & np.uint64((1 << width) - 1)).view(np.int64)
 
 
-def generate_into(log: Log, schema: Schema, count: int, seed: int = 1, *, topic: str | None = None, codec: str = "lz4",
-                  on_progress: Callable[[int, int], None] | None = None, **settings: Any) -> ProduceReport:
+def generate_into(
+    log: Log,
+    schema: Schema,
+    count: int,
+    seed: int = 1,
+    *,
+    topic: str | None = None,
+    codec: str = "lz4",
+    on_progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> ProduceReport:
     """Produce `count` ad events to the schema's topic, which must be there, keyed by advertiser; their log timestamps say when they arrived.
 
     on_progress(records so far, count): after every block. settings: those of AdEvents.

@@ -1,4 +1,5 @@
 """The keys of records that come without one: the text of the schema's key field, so that an entity keeps to one partition."""
+
 from __future__ import annotations
 
 import importlib
@@ -43,14 +44,25 @@ def _decoder(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as problem:
-        raise ConfigurationError(f"format {name!r}: there is no such decoder ({problem})",
-                                 hint="write package.module:DecoderClass, and install that package") from problem
+        raise ConfigurationError(
+            f"format {name!r}: there is no such decoder ({problem})", hint="write package.module:DecoderClass, and install that package"
+        ) from problem
 
 
 def _records(values: Slices) -> Records:
     count = len(values)
     zeros, ones = np.zeros(count, np.int64), np.full(count, -1, np.int32)
-    return Records(bytes(values.buffer), np.arange(count, dtype=np.int64), zeros, zeros, ones, values.start, values.length, zeros, np.zeros(count, np.int32))
+    return Records(
+        bytes(values.buffer),
+        np.arange(count, dtype=np.int64),
+        zeros,
+        zeros,
+        ones,
+        values.start,
+        values.length,
+        zeros,
+        np.zeros(count, np.int32),
+    )
 
 
 def _texts(column: Column) -> Slices:
@@ -63,5 +75,5 @@ def _texts(column: Column) -> Slices:
     else:
         texts = pa.array(column.data).cast(pa.string())
     _, offsets, data = texts.fill_null("").buffers()
-    ends = np.frombuffer(offsets, np.int32)[:len(column.data) + 1]
+    ends = np.frombuffer(offsets, np.int32)[: len(column.data) + 1]
     return Slices(b"" if data is None else data.to_pybytes(), ends[:-1].astype(np.int64), np.diff(ends))

@@ -1,10 +1,11 @@
 """The log in a directory of this machine: a directory a topic, a directory a partition in it, Kafka v2 record batches in segment files.
 
-    DIRECTORY/ads/topic.json                              the topic's incarnation and how many partitions it has
-    DIRECTORY/ads/0/00000000000000000000.log              a segment, named by its first offset
-    DIRECTORY/ads/0/bounds                                what is durable (penstock.log.bounds)
-    DIRECTORY/ads/0/lock                                  held by who appends
+DIRECTORY/ads/topic.json                              the topic's incarnation and how many partitions it has
+DIRECTORY/ads/0/00000000000000000000.log              a segment, named by its first offset
+DIRECTORY/ads/0/bounds                                what is durable (penstock.log.bounds)
+DIRECTORY/ads/0/lock                                  held by who appends
 """
+
 from __future__ import annotations
 
 import json
@@ -27,7 +28,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,248}")
 def check_topic(name: str) -> str:
     """A topic's name as Kafka allows it, which is safe in a path too; one that begins with a dot is not. Raises ConfigurationError."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigurationError(f"{name!r} cannot be the name of a topic", hint="use letters, digits, '.', '_' and '-', at most 249, and no '.' first")
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a topic", hint="use letters, digits, '.', '_' and '-', at most 249, and no '.' first"
+        )
     return name
 
 
@@ -102,8 +105,10 @@ class LocalLog:
                     raise
             sync_directory(self.directory)
         if self.partitions(topic) != partitions:
-            raise ConfigurationError(f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}",
-                                     hint="their number is fixed when a topic is created")
+            raise ConfigurationError(
+                f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}",
+                hint="their number is fixed when a topic is created",
+            )
 
     def delete(self, topic: str) -> None:
         """Delete a topic and all that it holds. Created again, it is another incarnation."""
@@ -119,7 +124,11 @@ class LocalLog:
         """See Log.topics."""
         if not self.directory.exists():
             return []
-        return sorted(entry.name for entry in os.scandir(self.directory) if _NAME.fullmatch(entry.name) and os.path.exists(os.path.join(entry.path, META)))
+        return sorted(
+            entry.name
+            for entry in os.scandir(self.directory)
+            if _NAME.fullmatch(entry.name) and os.path.exists(os.path.join(entry.path, META))
+        )
 
     def incarnation(self, topic: str) -> str:
         """See Log.incarnation."""
@@ -175,8 +184,10 @@ class LocalLog:
                 self._topics.pop(name).close()
                 known = None
             if seen is None:
-                raise NotFoundError(f"there is no topic {name!r} in {self.directory}",
-                                    hint=f"create it, or produce to it; there are: {', '.join(self.topics()) or 'none'}")
+                raise NotFoundError(
+                    f"there is no topic {name!r} in {self.directory}",
+                    hint=f"create it, or produce to it; there are: {', '.join(self.topics()) or 'none'}",
+                )
             if known is None:
                 known = self._topics[name] = _Topic(path, seen)
             return known
@@ -188,6 +199,10 @@ class LocalLog:
             if partition is None:
                 if not 0 <= number < known.count:
                     raise NotFoundError(f"topic {topic!r} has no partition {number}", hint=f"it has {known.count}, numbered from 0")
-                partition = known.open[number] = Partition(known.path / str(number), segment_bytes=self._segment_bytes, lock_timeout=self._lock_timeout,
-                                                           still_there=known.check_there)
+                partition = known.open[number] = Partition(
+                    known.path / str(number),
+                    segment_bytes=self._segment_bytes,
+                    lock_timeout=self._lock_timeout,
+                    still_there=known.check_there,
+                )
             return partition

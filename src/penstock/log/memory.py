@@ -1,4 +1,5 @@
 """The log in memory, for the simulator and for tests: deterministic, one thread, with the accidents of a real one to be had on demand."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -43,8 +44,10 @@ class MemoryLog:
             incarnation = hashlib.sha256(f"{self._created} {topic}".encode()).hexdigest()[:32]
             self._topics[topic] = incarnation, [_Partition() for _ in range(partitions)]
         if self.partitions(topic) != partitions:
-            raise ConfigurationError(f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}",
-                                     hint="their number is fixed when a topic is created")
+            raise ConfigurationError(
+                f"topic {topic!r} has {self.partitions(topic)} partitions, not {partitions}",
+                hint="their number is fixed when a topic is created",
+            )
 
     def delete(self, topic: str) -> None:
         """Delete a topic and all that it holds. Created again, it is another incarnation."""
@@ -83,8 +86,10 @@ class MemoryLog:
         """See Log.read."""
         kept = self._partition(topic, partition)
         if not 0 <= offset <= kept.end:
-            raise OutOfRangeError(f"{topic}/{partition}: offset {offset} is not between {kept.start} and the end, {kept.end}",
-                                  hint="the log was truncated or replaced since that position was taken")
+            raise OutOfRangeError(
+                f"{topic}/{partition}: offset {offset} is not between {kept.start} and the end, {kept.end}",
+                hint="the log was truncated or replaced since that position was taken",
+            )
         if offset < kept.start:
             return Chunk(offset, kept.start, (), ((offset, kept.start),), b"")
         if offset == kept.end:
@@ -96,7 +101,7 @@ class MemoryLog:
             last += 1
         data = b"".join(kept.batches[first:last])
         rows = walk(data, 0, len(data), f"{topic}/{partition}")
-        return chunk_of(offset, rows[:fitting(rows, offset, max_bytes, max_offsets)], data, 0)
+        return chunk_of(offset, rows[: fitting(rows, offset, max_bytes, max_offsets)], data, 0)
 
     def append(self, topic: str, partition: int, batches: Sequence[bytes]) -> int:
         """See Log.append."""
@@ -110,8 +115,12 @@ class MemoryLog:
 
     def skip(self, topic: str, partition: int, count: int = 1) -> int:
         """Append a control batch of `count` offsets, as the end of a transaction leaves it, and return its first offset."""
-        timestamp = max((int(walk(batch, 0, len(batch), "memory")[0, TIMESTAMP]) for batch in self._partition(topic, partition).batches[-1:]), default=0)
-        marker = encode_list([b"\0\0\0\0\0\0"] * count, [timestamp * 1000] * count, keys=[b"\0\0\0\1"] * count, codec="none", attributes=CONTROL)
+        timestamp = max(
+            (int(walk(batch, 0, len(batch), "memory")[0, TIMESTAMP]) for batch in self._partition(topic, partition).batches[-1:]), default=0
+        )
+        marker = encode_list(
+            [b"\0\0\0\0\0\0"] * count, [timestamp * 1000] * count, keys=[b"\0\0\0\1"] * count, codec="none", attributes=CONTROL
+        )
         return self.append(topic, partition, [marker])
 
     def truncate_before(self, topic: str, partition: int, offset: int) -> int:

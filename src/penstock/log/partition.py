@@ -4,6 +4,7 @@ Who appends holds the lock for that one call, so that several processes may take
 `bounds`, and nobody reads beyond `bounds`: a power loss takes back nothing that was read. Whoever holds the lock first looks whether the last one
 was killed: what stands behind the published end is published where it is whole, and cut off where it is torn.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -82,8 +83,10 @@ class Partition:
                 self._recover_if_idle()  # a power loss may have left `bounds` behind what is durable
                 bounds = self.bounds()
             if not 0 <= offset <= bounds.end:
-                raise OutOfRangeError(f"{self.directory}: offset {offset} is not between {bounds.start} and the end, {bounds.end}",
-                                      hint="the log was truncated or replaced since that position was taken")
+                raise OutOfRangeError(
+                    f"{self.directory}: offset {offset} is not between {bounds.start} and the end, {bounds.end}",
+                    hint="the log was truncated or replaced since that position was taken",
+                )
             if offset < bounds.start:
                 return Chunk(offset, bounds.start, (), ((offset, bounds.start),), b"")
             if offset == bounds.end:
@@ -94,7 +97,7 @@ class Partition:
                 self._check_retention(bounds)
                 return self.read(offset, max_bytes, max_offsets)
             data, rows = segment.read(position, limit, max_bytes)
-            rows = rows[:fitting(rows, offset, max_bytes, max_offsets)]
+            rows = rows[: fitting(rows, offset, max_bytes, max_offsets)]
             chunk = chunk_of(offset, rows, data, position)
             self._cursors.pop(offset, None)
             self._remember(chunk.next, first, int(rows[-1, POSITION] + rows[-1, SIZE]))
@@ -114,7 +117,7 @@ class Partition:
                 position = segment.position_at(-(-timestamp // 1000), limit)
                 if position is not None:
                     data, rows = segment.read(position, limit, 0)
-                    return max(bounds.start, first_at(data[:int(rows[0, SIZE])], timestamp))
+                    return max(bounds.start, first_at(data[: int(rows[0, SIZE])], timestamp))
             return bounds.end
 
     def append(self, batches: Sequence[bytes]) -> int:
@@ -157,7 +160,9 @@ class Partition:
         while not self._try_lock():
             if time.monotonic() > deadline:
                 holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-                raise ConfigurationError(f"{self.directory} is being appended to by process {holder}", hint="stop that process, or wait for it")
+                raise ConfigurationError(
+                    f"{self.directory} is being appended to by process {holder}", hint="stop that process, or wait for it"
+                )
             time.sleep(pause)
             pause = min(0.02, pause * 2)
         try:
@@ -180,7 +185,9 @@ class Partition:
         """One thread at a time, and none with descriptors that were closed and may by now be those of another file."""
         with self._guard:
             if self._closed:
-                raise NotFoundError(f"{self.directory} was closed meanwhile", hint="the topic was deleted, or the log was closed by another thread")
+                raise NotFoundError(
+                    f"{self.directory} was closed meanwhile", hint="the topic was deleted, or the log was closed by another thread"
+                )
             yield
 
     def _try_lock(self) -> bool:
@@ -208,21 +215,27 @@ class Partition:
             segment = self._open(bounds.segment)
             size = segment.size()
             if size < bounds.position:
-                raise CorruptionError(f"{segment.path} has {size} bytes, but {bounds.position} were durable",
-                                      hint="the file was cut by something else, or the disk is failing")
+                raise CorruptionError(
+                    f"{segment.path} has {size} bytes, but {bounds.position} were durable",
+                    hint="the file was cut by something else, or the disk is failing",
+                )
             if size > bounds.position:
                 position, end = segment.valid_end(bounds.position, bounds.end)
                 bounds = dataclasses.replace(bounds, position=position, end=end)
             if bounds.end > bounds.segment and (self.directory / segment_name(bounds.end)).exists():
                 if size > bounds.position:
-                    raise CorruptionError(f"{segment.path} is damaged at byte {bounds.position}, and more follows",
-                                          hint="restore the file, or delete the topic")
+                    raise CorruptionError(
+                        f"{segment.path} is damaged at byte {bounds.position}, and more follows",
+                        hint="restore the file, or delete the topic",
+                    )
                 bounds = dataclasses.replace(bounds, segment=bounds.end, position=0)
                 continue
             break
         if known is None and bounds.segment != self._scan()[-1]:
-            raise CorruptionError(f"{segment.path} is damaged at byte {bounds.position}, and more segments follow",
-                                  hint="restore the file, or delete the topic")
+            raise CorruptionError(
+                f"{segment.path} is damaged at byte {bounds.position}, and more segments follow",
+                hint="restore the file, or delete the topic",
+            )
         if cut and size > bounds.position:
             with open(segment.path, "r+b") as file:
                 file.truncate(bounds.position)
@@ -240,7 +253,7 @@ class Partition:
             try:
                 pieces = list(rebased(batches, bounds.end))
                 for at in range(0, len(pieces), _PIECES):
-                    position = _write_all(descriptor, pieces[at:at + _PIECES], position)
+                    position = _write_all(descriptor, pieces[at : at + _PIECES], position)
                 os.fdatasync(descriptor)
             except OSError:
                 with contextlib.suppress(OSError):
@@ -263,7 +276,7 @@ class Partition:
         return rolled
 
     def _scan(self) -> list[int]:
-        firsts = sorted(int(name[:-len(SUFFIX)]) for name in os.listdir(self.directory) if name.endswith(SUFFIX))
+        firsts = sorted(int(name[: -len(SUFFIX)]) for name in os.listdir(self.directory) if name.endswith(SUFFIX))
         if not firsts:
             raise CorruptionError(f"{self.directory} has no segment", hint="restore the files, or delete the topic")
         return firsts
@@ -289,8 +302,10 @@ class Partition:
     def _check_retention(self, seen: Bounds) -> None:
         """A segment is not there: right if retention in another process has moved the start since `seen`, and damage otherwise."""
         if self.bounds().start == seen.start:
-            raise CorruptionError(f"{self.directory}: a segment between offsets {seen.start} and {seen.end} is not there",
-                                  hint="restore the file, or delete the topic")
+            raise CorruptionError(
+                f"{self.directory}: a segment between offsets {seen.start} and {seen.end} is not there",
+                hint="restore the file, or delete the topic",
+            )
 
     def _limit(self, segment: Segment, bounds: Bounds) -> int:
         return bounds.position if segment.first == bounds.segment else segment.size()

@@ -1,4 +1,5 @@
 """Files into a topic: what `penstock produce` does."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,8 +28,17 @@ class ProduceReport:
     ends: dict[int, int]
 
 
-def produce_files(log: Log, schema: Schema, paths: Sequence[str | os.PathLike[str]], *, format: str | None = None, topic: str | None = None, codec: str = "lz4",
-                  on_progress: Progress | None = None, clock: Callable[[], int] = now_us) -> ProduceReport:
+def produce_files(
+    log: Log,
+    schema: Schema,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    format: str | None = None,
+    topic: str | None = None,
+    codec: str = "lz4",
+    on_progress: Progress | None = None,
+    clock: Callable[[], int] = now_us,
+) -> ProduceReport:
     """Produce the records of files, or of standard input ("-"), to the schema's topic, which must be there.
 
     format: "jsonl", "msgpack", "csv" or "combined"; by each file's name unless given (.jsonl, .ndjson, .json; .msgpack, .mpk; .csv; .log; with .gz,

@@ -1,4 +1,5 @@
 """Puts records into a log: batches, compresses, chooses partitions as Kafka's clients do."""
+
 from __future__ import annotations
 
 import time
@@ -34,8 +35,16 @@ class Producer:
     caused it, and what was not appended stays pending for the next `flush`. Not for use by several threads at a time.
     """
 
-    def __init__(self, log: Log, topic: str | Schema, *, codec: str = "lz4", batch_bytes: int = 1 << 16, buffer_bytes: int = 16 << 20,
-                 clock: Callable[[], int] = now_us) -> None:
+    def __init__(
+        self,
+        log: Log,
+        topic: str | Schema,
+        *,
+        codec: str = "lz4",
+        batch_bytes: int = 1 << 16,
+        buffer_bytes: int = 16 << 20,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
         self.topic = topic.name if isinstance(topic, Schema) else topic
         self._log, self._codec, self._batch_bytes, self._buffer_bytes, self._clock = log, codec, batch_bytes, buffer_bytes, clock
         self.partitions = log.partitions(self.topic)
@@ -47,13 +56,21 @@ class Producer:
         self._objects_to: list[int] = []
         self._objects_bytes = 0
 
-    def send(self, value: bytes | None, key: bytes | None = None, timestamp: int | None = None, headers: Sequence[Header] = (),
-             partition: int | None = None) -> None:
+    def send(
+        self,
+        value: bytes | None,
+        key: bytes | None = None,
+        timestamp: int | None = None,
+        headers: Sequence[Header] = (),
+        partition: int | None = None,
+    ) -> None:
         """Send one record. timestamp: microseconds since 1970; now unless given. partition: unless the key is to choose it."""
         if partition is None:
             partition = self._next_keyless() if key is None else (murmur2(key) & 0x7FFFFFFF) % self.partitions
         elif not 0 <= partition < self.partitions:
-            raise ConfigurationError(f"topic {self.topic!r} has no partition {partition}", hint=f"it has {self.partitions}, numbered from 0")
+            raise ConfigurationError(
+                f"topic {self.topic!r} has no partition {partition}", hint=f"it has {self.partitions}, numbered from 0"
+            )
         self._objects.append((value, key, self._clock() if timestamp is None else timestamp, headers))
         self._objects_to.append(partition)
         size = len(value or b"")
@@ -63,8 +80,14 @@ class Producer:
         if len(self._objects) >= _PENDING_OBJECTS or self._objects_bytes >= self._buffer_bytes:
             self._encode_objects()
 
-    def send_many(self, values: Slices, keys: Slices | None = None, timestamps: npt.NDArray[np.int64] | None = None, headers: Slices | None = None,
-                  partitions: npt.NDArray[np.int32] | None = None) -> None:
+    def send_many(
+        self,
+        values: Slices,
+        keys: Slices | None = None,
+        timestamps: npt.NDArray[np.int64] | None = None,
+        headers: Slices | None = None,
+        partitions: npt.NDArray[np.int32] | None = None,
+    ) -> None:
         """Send many records at once, without a Python object for any: the fast way.
 
         values, keys: one a record. timestamps: int64 microseconds since 1970; now unless given. headers: slices of what `encode_headers` made.
@@ -100,22 +123,32 @@ class Producer:
             self._keyless += len(keyless)
         return chosen
 
-    def _send(self, values: Slices, keys: Slices | None, timestamps: npt.NDArray[np.int64] | None, headers: Slices | None,
-              partitions: npt.NDArray[np.int32] | None) -> None:
+    def _send(
+        self,
+        values: Slices,
+        keys: Slices | None,
+        timestamps: npt.NDArray[np.int64] | None,
+        headers: Slices | None,
+        partitions: npt.NDArray[np.int32] | None,
+    ) -> None:
         count = len(values)
         if not count:
             return
         chosen = self._choose(count, keys) if partitions is None else partitions
         if int(chosen.min()) < 0 or int(chosen.max()) >= self.partitions:
-            raise ConfigurationError(f"topic {self.topic!r} has {self.partitions} partitions, numbered from 0",
-                                     hint=f"{int(chosen.min())} to {int(chosen.max())} were asked for")
+            raise ConfigurationError(
+                f"topic {self.topic!r} has {self.partitions} partitions, numbered from 0",
+                hint=f"{int(chosen.min())} to {int(chosen.max())} were asked for",
+            )
         if timestamps is None:
             timestamps = np.full(count, self._clock(), np.int64)
         order = np.argsort(chosen.astype(np.int16) if self.partitions < 1 << 15 else chosen, kind="stable")  # 16 bits: a radix sort
         ends = np.cumsum(np.bincount(chosen, minlength=self.partitions))
         for partition, end in enumerate(ends.tolist()):
-            rows = order[ends[partition - 1] if partition else 0:end]
-            batches = encode_batches(values, timestamps, keys=keys, headers=headers, rows=rows, codec=self._codec, batch_bytes=self._batch_bytes)
+            rows = order[ends[partition - 1] if partition else 0 : end]
+            batches = encode_batches(
+                values, timestamps, keys=keys, headers=headers, rows=rows, codec=self._codec, batch_bytes=self._batch_bytes
+            )
             self._batches[partition] += batches
             self._batched += sum(map(len, batches))
         if self._batched >= self._buffer_bytes:
@@ -127,9 +160,13 @@ class Producer:
         objects, to = self._objects, np.array(self._objects_to, np.int32)
         self._objects, self._objects_to, self._objects_bytes = [], [], 0
         keyed, headed = any(key is not None for _, key, _, _ in objects), any(headers for *_, headers in objects)
-        self._send(Slices.of([value for value, *_ in objects]), Slices.of([key for _, key, _, _ in objects]) if keyed else None,
-                   np.array([timestamp for _, _, timestamp, _ in objects], np.int64),
-                   Slices.of([encode_headers(headers) for *_, headers in objects]) if headed else None, to)
+        self._send(
+            Slices.of([value for value, *_ in objects]),
+            Slices.of([key for _, key, _, _ in objects]) if keyed else None,
+            np.array([timestamp for _, _, timestamp, _ in objects], np.int64),
+            Slices.of([encode_headers(headers) for *_, headers in objects]) if headed else None,
+            to,
+        )
 
     def _append(self) -> None:
         for partition, batches in self._batches.items():

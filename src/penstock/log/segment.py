@@ -1,4 +1,5 @@
 """A segment: one append-only file of record batches, named by its first offset, read through an index of their headers."""
+
 from __future__ import annotations
 
 import bisect
@@ -113,7 +114,7 @@ class Segment:
             return position, expected
         with mmap.mmap(self.descriptor, size, prot=mmap.PROT_READ) as view, memoryview(view) as data:
             for row in walk_batches(data, position, size)[0].tolist():
-                with data[row[POSITION]:row[POSITION] + row[SIZE]] as batch:
+                with data[row[POSITION] : row[POSITION] + row[SIZE]] as batch:
                     if row[FIRST] != expected or not checksum_holds(batch):
                         break
                 position, expected = row[POSITION] + row[SIZE], row[NEXT]

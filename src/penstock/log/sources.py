@@ -1,4 +1,5 @@
 """Where input comes from: a file, plain or compressed, or standard input; read in big blocks, with how far it has got."""
+
 from __future__ import annotations
 
 import os
@@ -14,7 +15,15 @@ from penstock.errors import ConfigurationError
 STDIN = "-"
 BLOCK = 1 << 22
 COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".msgpack": "msgpack", ".mpk": "msgpack", ".csv": "csv", ".log": "combined"}
+FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".msgpack": "msgpack",
+    ".mpk": "msgpack",
+    ".csv": "csv",
+    ".log": "combined",
+}
 NAMES = ("jsonl", "msgpack", "csv", "combined")
 
 

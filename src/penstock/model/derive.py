@@ -1,4 +1,5 @@
 """Derived columns: a vectorised pure function of a record's fields, named by where it is imported from."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,8 +25,10 @@ class Derived:
         try:
             found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as problem:
-            raise DeclarationError(f"derived column: {self.function} cannot be imported ({problem})",
-                                   hint="a worker must be able to import it: keep it in a module of the project") from None
+            raise DeclarationError(
+                f"derived column: {self.function} cannot be imported ({problem})",
+                hint="a worker must be able to import it: keep it in a module of the project",
+            ) from None
         return found  # type: ignore[return-value]
 
     def to_json(self) -> dict[str, Any]:
@@ -33,7 +36,7 @@ class Derived:
         return {"function": self.function, "of": list(self.of), "field": self.field.to_json()}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Derived":
+    def from_json(cls, data: dict[str, Any]) -> Derived:
         """The column of its pure-data form."""
         return cls(data["function"], tuple(data["of"]), field_from_json(data["field"]))
 
@@ -50,7 +53,9 @@ def derived(field: Field, *, of: list[str] | tuple[str, ...]) -> Callable[[Calla
     if not isinstance(field, Field):
         raise DeclarationError(f"derived column: {field!r} is not a field", hint="@derived(String(nullable=True), of=[...])")
     if isinstance(of, str) or not of:
-        raise DeclarationError(f"derived column: of={of!r} is not a list of fields", hint='name what the function takes, in its order: of=["ip"]')
+        raise DeclarationError(
+            f"derived column: of={of!r} is not a list of fields", hint='name what the function takes, in its order: of=["ip"]'
+        )
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         function.penstock = Derived(f"{function.__module__}:{function.__qualname__}", tuple(of), field)  # type: ignore[attr-defined]
@@ -67,5 +72,7 @@ def derived_of(function: Any, what: str) -> Derived:
     if not isinstance(column, Derived):
         raise DeclarationError(f"{what}: {function!r} is not a derived column", hint="mark the function with @derived(String(), of=[...])")
     if "<" in column.function or column.function.startswith("__main__:"):
-        raise DeclarationError(f"{what}: {column.function} cannot be imported by a worker", hint="define it at the top level of a module of the project")
+        raise DeclarationError(
+            f"{what}: {column.function} cannot be imported by a worker", hint="define it at the top level of a module of the project"
+        )
     return column

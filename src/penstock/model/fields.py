@@ -1,4 +1,5 @@
 """Field types: what a record holds and how each part of it is read. Pure data; the kernels do the reading."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +18,9 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 def check_name(name: Any, what: str) -> str:
     """A name that is safe as an identifier in Python, HBase, Parquet and SQL alike."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise DeclarationError(f"{what}: {name!r} is not a usable name", hint="use lower-case letters, digits and _, a letter first, at most 63")
+        raise DeclarationError(
+            f"{what}: {name!r} is not a usable name", hint="use lower-case letters, digits and _, a letter first, at most 63"
+        )
     return name
 
 
@@ -45,8 +48,10 @@ class Field:
         if self.source not in ("value", "key", "record") and not re.fullmatch(r"header:.+", self.source):
             raise DeclarationError(f"{where}: source {self.source!r} is unknown", hint='use "value", "key", "record" or "header:NAME"')
         if self.source == "record" and self.kind != "timestamp":
-            raise DeclarationError(f"{where}: only a Timestamp can come from the record itself",
-                                   hint=f"{type(self).__name__}(source=...) may be value, key or header:NAME")
+            raise DeclarationError(
+                f"{where}: only a Timestamp can come from the record itself",
+                hint=f"{type(self).__name__}(source=...) may be value, key or header:NAME",
+            )
         if self.source != "value" and self.path is not None:
             raise DeclarationError(f"{where}: a path leads into the value, but source is {self.source!r}", hint="leave one of them out")
         if any(not isinstance(key, str) or not key for key in self.keys(name)):
@@ -55,7 +60,9 @@ class Field:
             try:
                 self.check_value(self.default)
             except ValueError as problem:
-                raise DeclarationError(f"{where}: default {self.default!r} {problem}", hint="give a default that the field itself could hold") from None
+                raise DeclarationError(
+                    f"{where}: default {self.default!r} {problem}", hint="give a default that the field itself could hold"
+                ) from None
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The path as keys, outermost first."""
@@ -105,7 +112,9 @@ class String(Field):
     def check(self, name: str) -> None:
         super().check(name)
         if not 1 <= self.max_bytes <= 65535:
-            raise DeclarationError(f"field {name!r}: max_bytes {self.max_bytes} is out of range", hint="use 1 to 65535, what a warehouse's VARCHAR holds")
+            raise DeclarationError(
+                f"field {name!r}: max_bytes {self.max_bytes} is out of range", hint="use 1 to 65535, what a warehouse's VARCHAR holds"
+            )
 
     def check_value(self, value: Any) -> None:
         if not isinstance(value, str):
@@ -137,8 +146,15 @@ class Enum(Field):
             object.__setattr__(self, name, value)
 
     def check(self, name: str) -> None:
-        if not self.values or len(self.values) > 1000 or len(set(self.values)) != len(self.values) or not all(isinstance(v, str) and v for v in self.values):
-            raise DeclarationError(f"field {name!r}: an Enum takes 1 to 1000 different texts, not {self.values!r}", hint='Enum("click", "save")')
+        if (
+            not self.values
+            or len(self.values) > 1000
+            or len(set(self.values)) != len(self.values)
+            or not all(isinstance(v, str) and v for v in self.values)
+        ):
+            raise DeclarationError(
+                f"field {name!r}: an Enum takes 1 to 1000 different texts, not {self.values!r}", hint='Enum("click", "save")'
+            )
         super().check(name)
 
     def check_value(self, value: Any) -> None:
@@ -157,13 +173,17 @@ class Timestamp(Field):
     kind: ClassVar[str] = "timestamp"
     LIMIT: ClassVar[int] = 253_402_300_800_000_000
 
-    def __init__(self, unit: str = "ms", *, path: Any = None, default: int | None = None, nullable: bool = False, source: str = "value") -> None:
+    def __init__(
+        self, unit: str = "ms", *, path: Any = None, default: int | None = None, nullable: bool = False, source: str = "value"
+    ) -> None:
         for name, value in {"path": path, "default": default, "nullable": nullable, "source": source, "unit": unit}.items():
             object.__setattr__(self, name, value)
 
     def check(self, name: str) -> None:
         if self.unit not in ("s", "ms", "us", "iso8601"):
-            raise DeclarationError(f"field {name!r}: unit {self.unit!r} is unknown", hint='use Timestamp("s"), ("ms"), ("us") or ("iso8601")')
+            raise DeclarationError(
+                f"field {name!r}: unit {self.unit!r} is unknown", hint='use Timestamp("s"), ("ms"), ("us") or ("iso8601")'
+            )
         super().check(name)
 
     def check_value(self, value: Any) -> None:
@@ -213,6 +233,8 @@ TYPES = {cls.kind: cls for cls in (Int, String, Bool, Enum, Timestamp, Decimal)}
 
 def field_from_json(data: dict[str, Any]) -> Field:
     """The field of its pure-data form."""
-    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key not in ("type", "name")}
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key not in ("type", "name")
+    }
     values = arguments.pop("values", ())
     return TYPES[data["type"]](*values, **arguments)

@@ -9,6 +9,7 @@
 
 A comparison with null is false; so is its `ne`. A filter is checked against the fields once, when it is declared or asked.
 """
+
 from __future__ import annotations
 
 import decimal
@@ -56,8 +57,10 @@ def _condition(name: str, condition: Any, field: Field, what: str) -> dict[str, 
         if op in ("lt", "le", "gt", "ge") and isinstance(field, (Enum, Bool)):
             raise DeclarationError(f"{what}: field {name!r} has no order, so {op!r} does not apply", hint="use eq, ne or in")
         if op == "in" and not isinstance(value, (list, tuple)):
-            raise DeclarationError(f'{what}: "in" of field {name!r} takes a list, not {value!r}',
-                                   hint=f'{{"{name}": {{"in": [...]}}}}, or only {{"{name}": [...]}}')
+            raise DeclarationError(
+                f'{what}: "in" of field {name!r} takes a list, not {value!r}',
+                hint=f'{{"{name}": {{"in": [...]}}}}, or only {{"{name}": [...]}}',
+            )
         try:
             if op == "in":
                 result[op] = sorted({field.canonical(one) for one in value})
@@ -66,7 +69,9 @@ def _condition(name: str, condition: Any, field: Field, what: str) -> dict[str, 
             else:
                 result[op] = field.canonical(value)
         except (ValueError, TypeError) as problem:
-            raise DeclarationError(f"{what}: {value!r} for field {name!r} {problem}", hint=f"give a value that the field ({field.kind}) can hold") from None
+            raise DeclarationError(
+                f"{what}: {value!r} for field {name!r} {problem}", hint=f"give a value that the field ({field.kind}) can hold"
+            ) from None
     return result
 
 
@@ -116,8 +121,14 @@ def _holds(op: str, value: Any, wanted: Any) -> bool:
 
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
-    "in": lambda value, wanted: value in wanted}
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "in": lambda value, wanted: value in wanted,
+}
 
 
 __all__ = ["Filter", "OPERATORS", "check_filter", "fields_of", "matches", "plain_filter"]

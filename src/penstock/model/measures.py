@@ -1,4 +1,5 @@
 """What a roll-up measures. Every stored measure is order-free: whole numbers, extremes and HyperLogLog registers."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,7 +20,7 @@ class Measure:
     kind: ClassVar[str] = ""
     stored: ClassVar[bool] = True  # has a place in the cell; a ratio is computed from two that have
 
-    def check(self, name: str, fields: Mapping[str, Field], others: Mapping[str, "Measure"]) -> None:
+    def check(self, name: str, fields: Mapping[str, Field], others: Mapping[str, Measure]) -> None:
         """Raise DeclarationError if the measure called `name` cannot work beside `others`."""
         if self.where is not None:
             check_filter(self.where, fields, f"measure {name!r}")
@@ -53,11 +54,15 @@ class _OfField(Measure):
 
     def check(self, name: str, fields: Mapping[str, Field], others: Mapping[str, Measure]) -> None:
         if self.field not in fields:
-            raise DeclarationError(f"measure {name!r}: there is no field {self.field!r}", hint=f"the fields are {', '.join(sorted(fields))}")
+            raise DeclarationError(
+                f"measure {name!r}: there is no field {self.field!r}", hint=f"the fields are {', '.join(sorted(fields))}"
+            )
         if not isinstance(fields[self.field], self.allowed):
             kinds = " or ".join(cls.__name__ for cls in self.allowed)
-            raise DeclarationError(f"measure {name!r}: {type(self).__name__} of field {self.field!r}, which is {fields[self.field].kind}",
-                                   hint=f"{type(self).__name__} takes a field that is {kinds}")
+            raise DeclarationError(
+                f"measure {name!r}: {type(self).__name__} of field {self.field!r}, which is {fields[self.field].kind}",
+                hint=f"{type(self).__name__} takes a field that is {kinds}",
+            )
         super().check(name, fields, others)
 
 
@@ -102,7 +107,9 @@ class Uniques(_OfField):
 
     def check(self, name: str, fields: Mapping[str, Field], others: Mapping[str, Measure]) -> None:
         if not isinstance(self.precision, int) or not 4 <= self.precision <= 16:
-            raise DeclarationError(f"measure {name!r}: precision {self.precision!r} is out of range", hint="use 4 to 16; 11 errs by 2.3 %, 14 by 0.8 %")
+            raise DeclarationError(
+                f"measure {name!r}: precision {self.precision!r} is out of range", hint="use 4 to 16; 11 errs by 2.3 %, 14 by 0.8 %"
+            )
         super().check(name, fields, others)
         if isinstance(fields[self.field], Bool):
             raise DeclarationError(f"measure {name!r}: Uniques of a Bool is at most 2", hint="count each side with where=")
@@ -129,8 +136,10 @@ class Ratio(Measure):
     def check(self, name: str, fields: Mapping[str, Field], others: Mapping[str, Measure]) -> None:
         for part in (self.numerator, self.denominator):
             if part not in others or not others[part].stored:
-                raise DeclarationError(f"measure {name!r}: {part!r} is not a stored measure of this roll-up",
-                                       hint="a Ratio names two of its counts, sums, extremes or uniques")
+                raise DeclarationError(
+                    f"measure {name!r}: {part!r} is not a stored measure of this roll-up",
+                    hint="a Ratio names two of its counts, sums, extremes or uniques",
+                )
 
 
 MEASURES: dict[str, type[Measure]] = {cls.kind: cls for cls in (Count, Sum, Min, Max, Uniques, Ratio)}

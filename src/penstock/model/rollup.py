@@ -1,4 +1,5 @@
 """A roll-up: measures of an entity's records by window and breakdown."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -46,17 +47,23 @@ class By:
         for granularity, kept in sorted(keep.items(), key=lambda item: duration(item[0], what)):
             width = duration(granularity, f"{what}: granularity")
             if width not in GRANULARITIES:
-                raise DeclarationError(f"{what}: granularity {granularity!r} is not available",
-                                       hint=f"use {', '.join(duration_text(g) for g in GRANULARITIES)}")
+                raise DeclarationError(
+                    f"{what}: granularity {granularity!r} is not available",
+                    hint=f"use {', '.join(duration_text(g) for g in GRANULARITIES)}",
+                )
             if self.keep and width % max(self.keep):
-                raise DeclarationError(f"{what}: {granularity!r} is not made of whole {duration_text(max(self.keep))} windows",
-                                       hint="each granularity must be a multiple of the finer one before it")
+                raise DeclarationError(
+                    f"{what}: {granularity!r} is not made of whole {duration_text(max(self.keep))} windows",
+                    hint="each granularity must be a multiple of the finer one before it",
+                )
             if width in self.keep:
                 raise DeclarationError(f"{what}: {granularity!r} is there twice", hint=f"write it once, as {duration_text(width)!r}")
             self.keep[width] = duration(kept, f"{what}: keep of {granularity!r}")
             if self.keep[width] < width:
-                raise DeclarationError(f"{what}: {granularity!r} windows are kept {kept!r}, less than one window",
-                                       hint=f"keep them {duration_text(width)!r} at least")
+                raise DeclarationError(
+                    f"{what}: {granularity!r} windows are kept {kept!r}, less than one window",
+                    hint=f"keep them {duration_text(width)!r} at least",
+                )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -75,17 +82,29 @@ class Rollup:
     A record that no measure counts makes no cell. Raises DeclarationError, naming the field and the fix.
     """
 
-    def __init__(self, name: str, *, of: Schema, entity: str, measures: Mapping[str, Measure], by: Sequence[By] | By,
-                 where: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        of: Schema,
+        entity: str,
+        measures: Mapping[str, Measure],
+        by: Sequence[By] | By,
+        where: Mapping[str, Any] | None = None,
+    ) -> None:
         what = f"roll-up {check_name(name, 'roll-up')!r}"
         if not isinstance(of, Schema):
             raise DeclarationError(f"{what}: of={of!r} is not a Schema", hint='ads = Schema("ads", ...), then of=ads')
         self.name, self.schema, self.entity, columns = name, of, entity, of.columns
         if entity not in columns:
-            raise DeclarationError(f"{what}: entity {entity!r} is not a field of schema {of.name!r}", hint=f"the fields are {', '.join(columns)}")
+            raise DeclarationError(
+                f"{what}: entity {entity!r} is not a field of schema {of.name!r}", hint=f"the fields are {', '.join(columns)}"
+            )
         if columns[entity].nullable:
-            raise DeclarationError(f"{what}: entity {entity!r} is nullable",
-                                   hint="records without an entity cannot be looked up: drop nullable=True, or give it a default")
+            raise DeclarationError(
+                f"{what}: entity {entity!r} is nullable",
+                hint="records without an entity cannot be looked up: drop nullable=True, or give it a default",
+            )
         if not measures:
             raise DeclarationError(f"{what} has no measures", hint='measures={"events": Count()}')
         if not isinstance(measures, Mapping):
@@ -93,8 +112,10 @@ class Rollup:
         for measure_name, measure in measures.items():
             check_name(measure_name, f"{what}: measure")
             if not isinstance(measure, Measure):
-                raise DeclarationError(f"{what}: measure {measure_name!r} is {measure!r}",
-                                       hint="use Count(), Sum(...), Min(...), Max(...), Uniques(...) or Ratio(...)")
+                raise DeclarationError(
+                    f"{what}: measure {measure_name!r} is {measure!r}",
+                    hint="use Count(), Sum(...), Min(...), Max(...), Uniques(...) or Ratio(...)",
+                )
             measure.check(measure_name, columns, measures)
         self.measures: dict[str, Measure] = dict(measures)
         if not any(m.stored for m in self.measures.values()):
@@ -110,8 +131,10 @@ class Rollup:
         for index, one in enumerate(self.by):
             self._check_by(one, what)
             if set(one.dimensions) in [set(other.dimensions) for other in self.by[:index]]:
-                raise DeclarationError(f"{what}: breakdown by {', '.join(one.dimensions) or 'nothing'} is there twice",
-                                       hint="put both granularities into one keep={...}")
+                raise DeclarationError(
+                    f"{what}: breakdown by {', '.join(one.dimensions) or 'nothing'} is there twice",
+                    hint="put both granularities into one keep={...}",
+                )
 
     def _check_by(self, one: By, what: str) -> None:
         what = f"{what}: breakdown by {', '.join(map(repr, one.dimensions)) or 'nothing'}"
@@ -125,7 +148,8 @@ class Rollup:
                 raise DeclarationError(
                     f"{what}: {duration_text(finer)} windows are kept {duration_text(one.keep[finer])}, "
                     f"and would be gone before the {duration_text(coarser)} window is folded from them",
-                    hint=f"keep them {duration_text(coarser)} plus the schema's lateness ({duration_text(self.schema.lateness)}) at least")
+                    hint=f"keep them {duration_text(coarser)} plus the schema's lateness ({duration_text(self.schema.lateness)}) at least",
+                )
 
     @property
     def stored(self) -> dict[str, Measure]:
@@ -154,22 +178,41 @@ class Rollup:
 
     def to_json(self) -> dict[str, Any]:
         """The roll-up as pure data, its schema included. Measures are a list: their order is that of the cell's bytes."""
-        return {"name": self.name, "schema": self.schema.to_json(), "entity": self.entity, "where": self.where,
-                "measures": [{"name": n, **m.to_json()} for n, m in self.measures.items()], "by": [one.to_json() for one in self.by]}
+        return {
+            "name": self.name,
+            "schema": self.schema.to_json(),
+            "entity": self.entity,
+            "where": self.where,
+            "measures": [{"name": n, **m.to_json()} for n, m in self.measures.items()],
+            "by": [one.to_json() for one in self.by],
+        }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Rollup":
+    def from_json(cls, data: dict[str, Any]) -> Rollup:
         """The roll-up of its pure-data form."""
-        return cls(data["name"], of=Schema.from_json(data["schema"]), entity=data["entity"], where=data["where"],
-                   measures={m["name"]: measure_from_json(m) for m in data["measures"]},
-                   by=[By(*one["dimensions"], keep=one["keep"]) for one in data["by"]])
+        return cls(
+            data["name"],
+            of=Schema.from_json(data["schema"]),
+            entity=data["entity"],
+            where=data["where"],
+            measures={m["name"]: measure_from_json(m) for m in data["measures"]},
+            by=[By(*one["dimensions"], keep=one["keep"]) for one in data["by"]],
+        )
 
     @property
     def fingerprint(self) -> str:
         """Changes with all that changes the cells' bytes: not with how long they are kept, nor with ratios."""
-        return fingerprint({"cell": CELL_FORMAT, "name": self.name, "schema": self.schema.to_json(), "entity": self.entity, "where": self.where,
-                            "measures": [{"name": n, **m.to_json()} for n, m in self.stored.items()],
-                            "by": [{"dimensions": one.dimensions, "widths": one.widths} for one in self.by]})
+        return fingerprint(
+            {
+                "cell": CELL_FORMAT,
+                "name": self.name,
+                "schema": self.schema.to_json(),
+                "entity": self.entity,
+                "where": self.where,
+                "measures": [{"name": n, **m.to_json()} for n, m in self.stored.items()],
+                "by": [{"dimensions": one.dimensions, "widths": one.widths} for one in self.by],
+            }
+        )
 
     def __repr__(self) -> str:
         return f"Rollup({self.name!r} of {self.schema.name!r} by {self.entity!r})"

@@ -1,4 +1,5 @@
 """A schema: what the records of one topic hold."""
+
 from __future__ import annotations
 
 import hashlib
@@ -36,12 +37,24 @@ class Schema:
     Raises DeclarationError, naming the field and the fix.
     """
 
-    def __init__(self, name: str, *, time: str, fields: Mapping[str, Field], lateness: str | int = "1d", ahead: str | int = "1h",
-                 derive: Mapping[str, Callable[..., Any] | Derived] | None = None, key: str | None = None, format: str = "json") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        time: str,
+        fields: Mapping[str, Field],
+        lateness: str | int = "1d",
+        ahead: str | int = "1h",
+        derive: Mapping[str, Callable[..., Any] | Derived] | None = None,
+        key: str | None = None,
+        format: str = "json",
+    ) -> None:
         self.name = check_name(name, "schema")
         if name.startswith("penstock_") or name.endswith(("_late", "_rejects")):
-            raise DeclarationError(f"schema {name!r} has a reserved name",
-                                   hint="tables that begin with penstock_ are Penstock's own; those in _late and _rejects another schema's")
+            raise DeclarationError(
+                f"schema {name!r} has a reserved name",
+                hint="tables that begin with penstock_ are Penstock's own; those in _late and _rejects another schema's",
+            )
         if not isinstance(fields, Mapping):
             raise DeclarationError(f"schema {name!r}: fields are {fields!r}", hint='fields={"ts": Timestamp("ms"), ...}')
         self.fields: dict[str, Field] = {}
@@ -60,11 +73,15 @@ class Schema:
         self._check_paths()
         if time not in self.fields or not isinstance(self.fields[time], Timestamp):
             candidates = [n for n, f in self.fields.items() if isinstance(f, Timestamp)]
-            raise DeclarationError(f"schema {name!r}: time {time!r} is not a Timestamp field",
-                                   hint=f"name one of {', '.join(candidates)}" if candidates else 'add one: "ts": Timestamp("ms")')
+            raise DeclarationError(
+                f"schema {name!r}: time {time!r} is not a Timestamp field",
+                hint=f"name one of {', '.join(candidates)}" if candidates else 'add one: "ts": Timestamp("ms")',
+            )
         if self.fields[time].nullable:
-            raise DeclarationError(f"schema {name!r}: time field {time!r} is nullable",
-                                   hint="a record without an event time belongs to no window; drop nullable=True")
+            raise DeclarationError(
+                f"schema {name!r}: time field {time!r} is nullable",
+                hint="a record without an event time belongs to no window; drop nullable=True",
+            )
         self.time = time
         self.lateness = duration(lateness, f"schema {name!r}: lateness")
         self.ahead = duration(ahead, f"schema {name!r}: ahead")
@@ -72,13 +89,17 @@ class Schema:
             raise DeclarationError(f"schema {name!r}: key {key!r} is not a field", hint=f"the fields are {', '.join(self.fields)}")
         self.key = key
         if format not in ("json", "msgpack") and not re.fullmatch(r"[\w.]+:\w+", format):
-            raise DeclarationError(f"schema {name!r}: format {format!r} is unknown", hint='use "json", "msgpack" or "package.module:DecoderClass"')
+            raise DeclarationError(
+                f"schema {name!r}: format {format!r} is unknown", hint='use "json", "msgpack" or "package.module:DecoderClass"'
+            )
         self.format = format
 
     def _check_name(self, name: str, what: str) -> None:
         check_name(name, f"schema {self.name!r}: {what}")
         if name in RESERVED:
-            raise DeclarationError(f"schema {self.name!r}: {what} {name!r} has a reserved name", hint=f'call it something else and say path="{name}"')
+            raise DeclarationError(
+                f"schema {self.name!r}: {what} {name!r} has a reserved name", hint=f'call it something else and say path="{name}"'
+            )
 
     def _add_derived(self, name: str, column: Derived) -> None:
         what = f"schema {self.name!r}: derived column {name!r}"
@@ -92,8 +113,10 @@ class Schema:
             raise DeclarationError(f"{what}: there is a field of that name already", hint="give one of them another name")
         column.field.check(name)
         if not column.field.nullable and column.field.default is None:
-            raise DeclarationError(f"{what} may come out null, and is not nullable",
-                                   hint=f'give it nullable=True or a default: @derived({type(column.field).__name__}(default=...), of=[...])')
+            raise DeclarationError(
+                f"{what} may come out null, and is not nullable",
+                hint=f"give it nullable=True or a default: @derived({type(column.field).__name__}(default=...), of=[...])",
+            )
         self.derive[name] = column
 
     def _check_paths(self) -> None:
@@ -101,8 +124,10 @@ class Schema:
         for path, name in paths.items():
             for length in range(1, len(path)):
                 if path[:length] in paths:
-                    raise DeclarationError(f"schema {self.name!r}: field {name!r} lies inside field {paths[path[:length]]!r}",
-                                           hint="a value is either read or looked into: drop one of the two")
+                    raise DeclarationError(
+                        f"schema {self.name!r}: field {name!r} lies inside field {paths[path[:length]]!r}",
+                        hint="a value is either read or looked into: drop one of the two",
+                    )
 
     @property
     def columns(self) -> dict[str, Field]:
@@ -118,15 +143,30 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """The schema as pure data. Fields and derived columns are lists: their order is that of files and tables, and JSON objects have none."""
-        return {"name": self.name, "time": self.time, "lateness": self.lateness, "ahead": self.ahead, "key": self.key, "format": self.format,
-                "fields": [{"name": n, **f.to_json()} for n, f in self.fields.items()], "derive": [{"name": n, **d.to_json()} for n, d in self.derive.items()]}
+        return {
+            "name": self.name,
+            "time": self.time,
+            "lateness": self.lateness,
+            "ahead": self.ahead,
+            "key": self.key,
+            "format": self.format,
+            "fields": [{"name": n, **f.to_json()} for n, f in self.fields.items()],
+            "derive": [{"name": n, **d.to_json()} for n, d in self.derive.items()],
+        }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Schema":
+    def from_json(cls, data: dict[str, Any]) -> Schema:
         """The schema of its pure-data form."""
-        return cls(data["name"], time=data["time"], lateness=data["lateness"], ahead=data["ahead"], key=data["key"], format=data["format"],
-                   fields={f["name"]: field_from_json(f) for f in data["fields"]},
-                   derive={d["name"]: Derived.from_json(d) for d in data["derive"]})
+        return cls(
+            data["name"],
+            time=data["time"],
+            lateness=data["lateness"],
+            ahead=data["ahead"],
+            key=data["key"],
+            format=data["format"],
+            fields={f["name"]: field_from_json(f) for f in data["fields"]},
+            derive={d["name"]: Derived.from_json(d) for d in data["derive"]},
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,5 @@
 """Durations, granularities and UTC instants as text."""
+
 from __future__ import annotations
 
 import datetime as dt
@@ -22,7 +23,9 @@ def duration(text: str | int, what: str = "duration") -> int:
         return text
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if not match:
-        raise DeclarationError(f"{what}: {text!r} is not a duration", hint='write a whole number and a unit: "30s", "5m", "1h", "90d", "5y"')
+        raise DeclarationError(
+            f"{what}: {text!r} is not a duration", hint='write a whole number and a unit: "30s", "5m", "1h", "90d", "5y"'
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -64,7 +67,9 @@ def instant(text: str | int | dt.datetime, what: str = "time") -> int:
         cleaned = re.sub(r"\.(\d{1,6})(?=$|[+-])", lambda match: f".{match[1]:0<6}", cleaned)
         return from_datetime(dt.datetime.fromisoformat(cleaned))
     except ValueError:
-        raise UsageError(f"{what}: {text!r} is not a time", hint="write it as ISO 8601, in UTC unless it has a zone: 2015-05-17T10:00") from None
+        raise UsageError(
+            f"{what}: {text!r} is not a time", hint="write it as ISO 8601, in UTC unless it has a zone: 2015-05-17T10:00"
+        ) from None
 
 
 def iso(micros: int) -> str:

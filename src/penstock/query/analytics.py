@@ -1,4 +1,5 @@
 """The reading side in Python: ask a roll-up of a deployment for an entity's numbers."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -73,8 +74,10 @@ class Analytics:
 
         deployment = Deployment.named(name)
         if not deployment.exists():
-            raise NotFoundError(f"deployment {name}: nothing was ever written to {deployment.directory}",
-                                hint="run a topology on it first, or look for a mistake in the name")
+            raise NotFoundError(
+                f"deployment {name}: nothing was ever written to {deployment.directory}",
+                hint="run a topology on it first, or look for a mistake in the name",
+            )
         return cls(deployment)
 
     @classmethod
@@ -103,7 +106,9 @@ class Analytics:
     def _info(self, definition: BoltDefinition, name: str) -> RollupInfo:
         rollup = self._plan(definition, name).rollup
         entity = rollup.entity, rollup.schema.columns[rollup.entity].kind
-        breakdowns = tuple((tuple(by.dimensions), {duration_text(width): duration_text(kept) for width, kept in by.keep.items()}) for by in rollup.by)
+        breakdowns = tuple(
+            (tuple(by.dimensions), {duration_text(width): duration_text(kept) for width, kept in by.keep.items()}) for by in rollup.by
+        )
         return RollupInfo(name, entity, {n: m.kind for n, m in rollup.measures.items()}, breakdowns, definition.generation)
 
     def _plan(self, definition: BoltDefinition, name: str) -> RollupPlan:
@@ -114,8 +119,20 @@ class Analytics:
             cached = self._plans[key] = definition, RollupPlan(definition.rollup(name))
         return cached[1]
 
-    def query(self, rollup: str, *, entity: Any, start: Any, end: Any, measures: Sequence[str] | None = None, interval: str | int | None = None,
-              by: Sequence[str] = (), where: Mapping[str, Any] | None = None, order: str | None = None, limit: int | None = None) -> Answer:
+    def query(
+        self,
+        rollup: str,
+        *,
+        entity: Any,
+        start: Any,
+        end: Any,
+        measures: Sequence[str] | None = None,
+        interval: str | int | None = None,
+        by: Sequence[str] = (),
+        where: Mapping[str, Any] | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+    ) -> Answer:
         """An entity's measures over [start, end).
 
         entity: its value, or the text of it. start, end: ISO 8601 text (UTC unless it has a zone), datetime, or microseconds since 1970; on borders of the
@@ -133,7 +150,9 @@ class Analytics:
         registry = Registry(self.source.table)
         definition = registry.provider("rollup", rollup)
         plan = self._plan(definition, rollup)
-        question = parse(plan, entity=entity, measures=measures, start=start, end=end, interval=interval, by=by, where=where, order=order, limit=limit)
+        question = parse(
+            plan, entity=entity, measures=measures, start=start, end=end, interval=interval, by=by, where=where, order=order, limit=limit
+        )
         # The control cells come first. A window that they call folded has its coarse cell by now; one that is folded after has its finer cells still.
         standing = Standing(registry.shards(definition.bolt, definition.generation))
         query = choose(plan.rollup, question, standing.newest)
@@ -143,12 +162,21 @@ class Analytics:
         behind = standing.furthest_behind
         field = plan.rollup.schema.columns[plan.rollup.entity]
         return Answer(
-            rollup=rollup, entity=show(field, field.kind, question.entity), start=iso(question.start), end=iso(question.end),
-            interval=None if question.interval is None else duration_text(question.interval), columns=columns_of(plan, question), rows=rows,
+            rollup=rollup,
+            entity=show(field, field.kind, question.entity),
+            start=iso(question.start),
+            end=iso(question.end),
+            interval=None if question.interval is None else duration_text(question.interval),
+            columns=columns_of(plan, question),
+            rows=rows,
             as_of=None if behind is None else iso(behind[1].done.watermark),
             incomplete=tuple(standing.reasons(question.end) + _gone(plan, query, question, standing, reader, self.source.now())),
-            errors={one.name: one.error for one in question.outputs if one.error}, saturated=saturated, generation=definition.generation,
-            served_from=tuple(duration_text(query.widths[level]) for level in reader.levels), breakdown=tuple(plan.rollup.by[query.breakdown].dimensions))
+            errors={one.name: one.error for one in question.outputs if one.error},
+            saturated=saturated,
+            generation=definition.generation,
+            served_from=tuple(duration_text(query.widths[level]) for level in reader.levels),
+            breakdown=tuple(plan.rollup.by[query.breakdown].dimensions),
+        )
 
 
 def _gone(plan: RollupPlan, query: QueryPlan, question: Question, standing: Standing, reader: CellReader, now: int) -> list[str]:
@@ -156,7 +184,7 @@ def _gone(plan: RollupPlan, query: QueryPlan, question: Question, standing: Stan
     reasons = []
     if query.start > question.start:
         keep = plan.rollup.by[query.breakdown].keep
-        kept = ", ".join(f"{duration_text(width)} for {duration_text(keep[width])}" for width in query.widths[:query.top + 1])
+        kept = ", ".join(f"{duration_text(width)} for {duration_text(keep[width])}" for width in query.widths[: query.top + 1])
         reasons.append(f"windows before {iso(query.start)} are older than they are kept ({kept})")
     ttls = dict(plan.rollup.tables())
     for level in reader.levels:

@@ -1,4 +1,5 @@
 """The answer: rows, and all that says how far they can be trusted."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,5 @@
 """The measures of a question: which of a cell's values each one needs, and what it makes of them once they are merged."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -103,7 +104,10 @@ def _output(plan: RollupPlan, asked: str) -> Output:
         raise QueryError(f"measures: roll-up {plan.rollup.name!r} has no measure {asked!r}", hint=f"it has {_known(plan.rollup)}")
     name = quotient["name"]
     if name is not None and (not NAME.fullmatch(name) or name in plan.rollup.measures):
-        raise QueryError(f"measures: {name!r} cannot name the quotient of {asked!r}", hint="use lower-case letters, digits and _, and no measure's own name")
+        raise QueryError(
+            f"measures: {name!r} cannot name the quotient of {asked!r}",
+            hint="use lower-case letters, digits and _, and no measure's own name",
+        )
     return _ratio(plan, name or f"{quotient['numerator']}/{quotient['denominator']}", quotient["numerator"], quotient["denominator"])
 
 
@@ -111,8 +115,10 @@ def _place(plan: RollupPlan, name: str) -> int:
     for place, one in enumerate(plan.measures):
         if one.name == name:
             return place
-    raise QueryError(f"measures: {name!r} is not a stored measure of roll-up {plan.rollup.name!r}, so nothing can be divided by it or it by anything",
-                     hint=f"a quotient takes two of {', '.join(one.name for one in plan.measures)}")
+    raise QueryError(
+        f"measures: {name!r} is not a stored measure of roll-up {plan.rollup.name!r}, so nothing can be divided by it or it by anything",
+        hint=f"a quotient takes two of {', '.join(one.name for one in plan.measures)}",
+    )
 
 
 def _type(part: MeasurePlan) -> str:
@@ -135,6 +141,9 @@ def _ratio(plan: RollupPlan, name: str, numerator: str, denominator: str) -> Out
     parts = plan.measures[places[0]], plan.measures[places[1]]
     for part in parts:
         if _type(part) == "timestamp":
-            raise QueryError(f"measures: {name!r} would divide with {part.name!r}, which is an instant", hint="divide counts, sums, numbers and uniques only")
+            raise QueryError(
+                f"measures: {name!r} would divide with {part.name!r}, which is an instant",
+                hint="divide counts, sums, numbers and uniques only",
+            )
     # The errors of two independent estimates add as squares, to first order.
     return Output(name, "ratio", "float", parts, places, math.hypot(*map(_error, parts)))

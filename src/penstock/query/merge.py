@@ -1,4 +1,5 @@
 """Reading cells, and merging them over windows, breakdown values, partitions and incarnations."""
+
 from __future__ import annotations
 
 import itertools
@@ -22,8 +23,15 @@ class CellReader:
     shards: by a shard's 12 bytes in a cell's column, what to read for it. Cells of other shards and of other generations are passed over.
     """
 
-    def __init__(self, table: Table, plan: RollupPlan, query: QueryPlan, question: Question, generation: bytes,
-                 shards: Mapping[bytes, Sequence[Segment]]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        plan: RollupPlan,
+        query: QueryPlan,
+        question: Question,
+        generation: bytes,
+        shards: Mapping[bytes, Sequence[Segment]],
+    ) -> None:
         self.table, self.plan, self.query, self.question, self.generation = table, plan, query, question, generation
         self.fields = plan.breakdowns[query.breakdown].fields
         self.prefix = entity_prefix(self.fields[0], question.entity)
@@ -42,7 +50,10 @@ class CellReader:
         """The merged measures of each window and group that has cells, as `kernels.decode_cell` gives them."""
         for level in self.levels:
             self._read_level(level)
-        return {group: decode_cell(self.plan, cells[0] if len(cells) == 1 else merge_cells(self.plan, cells, 0)) for group, cells in self.groups.items()}
+        return {
+            group: decode_cell(self.plan, cells[0] if len(cells) == 1 else merge_cells(self.plan, cells, 0))
+            for group, cells in self.groups.items()
+        }
 
     def _read_level(self, level: int) -> None:
         width = self.query.widths[level]
@@ -53,7 +64,7 @@ class CellReader:
             group = by_dimensions(row)
             if group is None:
                 continue
-            bucket = int.from_bytes(row[at:at + 4], "big") * span
+            bucket = int.from_bytes(row[at : at + 4], "big") * span
             for column, cell in cells.items():
                 generation, offset, shard = split_column(column)
                 if generation == self.generation and shard in ranges:
@@ -107,4 +118,3 @@ def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             result.append((first, last))
     return result
-

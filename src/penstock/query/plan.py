@@ -3,6 +3,7 @@
 A coarse window of a shard that is not folded yet has no cell; the finer cells that it will be folded from are merged instead, down to the
 finest, which the stream writes. The edges of a range that are no whole coarse windows are read from the finer granularities as well.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -43,7 +44,9 @@ class QueryPlan:
         return cover(self.widths, self.kept_from, self.top, self.start, self.end, folded)[0]
 
 
-def cover(widths: Sequence[int], kept_from: Sequence[int], level: int, start: int, stop: int, folded: int) -> tuple[list[Segment], list[tuple[int, int]]]:
+def cover(
+    widths: Sequence[int], kept_from: Sequence[int], level: int, start: int, stop: int, folded: int
+) -> tuple[list[Segment], list[tuple[int, int]]]:
     """Disjoint segments that make up [start, stop), and the parts of it that no granularity keeps any more.
 
     start and stop are on borders of the finest windows. Whole windows of `level` that are kept and folded are taken; the others, and the edges, are
@@ -76,8 +79,10 @@ def choose(rollup: Rollup, question: Question, newest: int | None) -> QueryPlan:
     if not fitting:
         known = "; ".join(_name(one) for one in rollup.by)
         parameter = "by" if not question.where else "by and where" if question.by else "where"
-        raise QueryError(f"{parameter}: roll-up {rollup.name!r} has no breakdown by {' and '.join(sorted(question.dimensions))} together",
-                         hint=f"its breakdowns are {known}; declare another one to look it up")
+        raise QueryError(
+            f"{parameter}: roll-up {rollup.name!r} has no breakdown by {' and '.join(sorted(question.dimensions))} together",
+            hint=f"its breakdowns are {known}; declare another one to look it up",
+        )
     plans: list[QueryPlan] = []
     problems: list[QueryError] = []
     for _, index in fitting:
@@ -98,21 +103,29 @@ def _plan(index: int, by: By, question: Question, newest: int | None) -> QueryPl
     widths, interval = by.widths, question.interval
     usable = [level for level, width in enumerate(widths) if interval is None or interval % width == 0]
     if not usable:
-        raise QueryError(f"interval: {duration_text(interval or 0)} is not made of whole windows of the breakdown {_name(by)}",
-                         hint=f"use a multiple of {duration_text(widths[0])}")
+        raise QueryError(
+            f"interval: {duration_text(interval or 0)} is not made of whole windows of the breakdown {_name(by)}",
+            hint=f"use a multiple of {duration_text(widths[0])}",
+        )
     for what, time in (("start", question.start), ("end", question.end)):
         if time % widths[0]:
-            raise QueryError(f"{what}: {iso(time)} is not where a window of the breakdown {_name(by)} begins",
-                             hint=f"use {iso(floor(time, widths[0]))} or {iso(ceil(time, widths[0]))}")
+            raise QueryError(
+                f"{what}: {iso(time)} is not where a window of the breakdown {_name(by)} begins",
+                hint=f"use {iso(floor(time, widths[0]))} or {iso(ceil(time, widths[0]))}",
+            )
     top = max(usable)
     kept_from = tuple(ALWAYS if newest is None else (newest - by.keep[width]) // width * width for width in widths)
-    start = _kept_start(by, question, kept_from[:top + 1])
+    start = _kept_start(by, question, kept_from[: top + 1])
     segments, hidden = cover(widths, kept_from, top, start, question.end, NEVER)
     if hidden:
-        raise _edge_error(by, question, hidden[0][0], min(width for width, kept in zip(widths, kept_from[:top + 1]) if kept <= hidden[0][0]))
+        raise _edge_error(
+            by, question, hidden[0][0], min(width for width, kept in zip(widths, kept_from[: top + 1]) if kept <= hidden[0][0])
+        )
     if sum((one.stop - one.start) // widths[one.level] for one in segments) > MAX_WINDOWS:
-        raise QueryError(f"start, end: from {iso(start)} to {iso(question.end)} there are more than {MAX_WINDOWS:,} windows to read",
-                         hint="ask for a shorter range, or one that begins and ends on whole days")
+        raise QueryError(
+            f"start, end: from {iso(start)} to {iso(question.end)} there are more than {MAX_WINDOWS:,} windows to read",
+            hint="ask for a shorter range, or one that begins and ends on whole days",
+        )
     return QueryPlan(index, widths, top, start, question.end, kept_from)
 
 
@@ -123,9 +136,11 @@ def _kept_start(by: By, question: Question, kept_from: Sequence[int]) -> int:
         return question.start
     start = oldest if question.interval is None else ceil(oldest, question.interval)
     if start >= question.end:
-        kept = ", ".join(f"{duration_text(width)} windows for {duration_text(by.keep[width])}" for width in by.widths[:len(kept_from)])
-        raise QueryError(f"start: from {iso(question.start)} to {iso(question.end)} nothing is kept any more in the breakdown {_name(by)}: it keeps {kept}",
-                         hint=f"ask for a range after {iso(max(start, 0))}, or for a longer interval")
+        kept = ", ".join(f"{duration_text(width)} windows for {duration_text(by.keep[width])}" for width in by.widths[: len(kept_from)])
+        raise QueryError(
+            f"start: from {iso(question.start)} to {iso(question.end)} nothing is kept any more in the breakdown {_name(by)}: it keeps {kept}",
+            hint=f"ask for a range after {iso(max(start, 0))}, or for a longer interval",
+        )
     return start
 
 
@@ -133,5 +148,7 @@ def _edge_error(by: By, question: Question, hidden: int, width: int) -> QueryErr
     """The range begins or ends inside a window of `width`, and the finer ones are not kept for so long. hidden: where they are missing first."""
     what, time = ("start", question.start) if hidden < ceil(question.start, width) else ("end", question.end)
     kept = ", ".join(f"{duration_text(one)} for {duration_text(by.keep[one])}" for one in by.widths if one < width)
-    return QueryError(f"{what}: {iso(time)} lies inside a {duration_text(width)} window, and finer ones are no longer kept for that time ({kept})",
-                      hint=f"use {iso(floor(time, width))} or {iso(ceil(time, width))}")
+    return QueryError(
+        f"{what}: {iso(time)} lies inside a {duration_text(width)} window, and finer ones are no longer kept for that time ({kept})",
+        hint=f"use {iso(floor(time, width))} or {iso(ceil(time, width))}",
+    )

@@ -2,6 +2,7 @@
 
 Decimals are written with all places of their scale, in JSON as numbers with those very digits: no binary fraction ever stands for money.
 """
+
 from __future__ import annotations
 
 import csv

@@ -1,4 +1,5 @@
 """The question: what was asked, checked and in canonical values. Every mistake is a QueryError that names the parameter and the fix."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -70,17 +71,32 @@ def parse_value(field: Field, value: Any, what: str) -> Any:
         raise QueryError(f"{what}: {value!r} {problem}", hint=f"give a value that the field ({field.kind}) can hold") from None
 
 
-def parse(plan: RollupPlan, *, entity: Any, measures: Sequence[str] | None, start: Any, end: Any, interval: str | int | None, by: Sequence[str],
-          where: Mapping[str, Any] | None, order: str | None, limit: int | None) -> Question:
+def parse(
+    plan: RollupPlan,
+    *,
+    entity: Any,
+    measures: Sequence[str] | None,
+    start: Any,
+    end: Any,
+    interval: str | int | None,
+    by: Sequence[str],
+    where: Mapping[str, Any] | None,
+    order: str | None,
+    limit: int | None,
+) -> Question:
     """The question that a user's parameters ask of a roll-up. Raises QueryError, naming the parameter and the fix."""
     rollup = plan.rollup
     begin, stop = _time(start, "start"), _time(end, "end")
     if begin >= stop:
-        raise QueryError(f"end: {iso(stop)} is not after start, {iso(begin)}", hint="the range is [start, end): the end itself is not in it")
+        raise QueryError(
+            f"end: {iso(stop)} is not after start, {iso(begin)}", hint="the range is [start, end): the end itself is not in it"
+        )
     width = None if interval is None else _interval(interval)
     if width is not None and (stop - floor(begin, width) - 1) // width >= MAX_WINDOWS:
-        raise QueryError(f"interval: from {iso(begin)} to {iso(stop)} there are more than {MAX_WINDOWS:,} windows of {duration_text(width)}",
-                         hint="ask for a shorter range or a longer interval")
+        raise QueryError(
+            f"interval: from {iso(begin)} to {iso(stop)} there are more than {MAX_WINDOWS:,} windows of {duration_text(width)}",
+            hint="ask for a shorter range or a longer interval",
+        )
     dimensions = _by(rollup, by)
     chosen = tuple(outputs(plan, measures))
     columns = [*([TIME] if width is not None else []), *dimensions, *(one.name for one in chosen)]
@@ -134,8 +150,10 @@ def _where(rollup: Rollup, where: Any) -> dict[str, Any] | None:
         return None
     fields = {name: rollup.schema.columns[name] for name in dimensions_of(rollup)}
     if not fields:
-        raise QueryError(f"where: roll-up {rollup.name!r} has no dimensions, so there is nothing to filter by",
-                         hint='leave where out, or declare a breakdown: By("country", keep=...)')
+        raise QueryError(
+            f"where: roll-up {rollup.name!r} has no dimensions, so there is nothing to filter by",
+            hint='leave where out, or declare a breakdown: By("country", keep=...)',
+        )
     try:
         return check_filter(_from_text(where, fields), fields, "where")
     except QueryError:
@@ -166,7 +184,11 @@ def _from_text(data: Any, fields: Mapping[str, Field]) -> Any:
 def _values(field: Field, value: Any, name: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_values(field, one, name) for one in value]
-    return parse_value(field, value, f"where: {name}") if field.kind in ("int", "bool", "timestamp") and isinstance(value, (str, dt.datetime)) else value
+    return (
+        parse_value(field, value, f"where: {name}")
+        if field.kind in ("int", "bool", "timestamp") and isinstance(value, (str, dt.datetime))
+        else value
+    )
 
 
 def _order(order: str | None, columns: Sequence[str]) -> tuple[tuple[str, bool], ...]:
@@ -175,7 +197,9 @@ def _order(order: str | None, columns: Sequence[str]) -> tuple[tuple[str, bool],
     keys = [(part.strip().removeprefix("-"), part.strip().startswith("-")) for part in str(order).split(",")]
     for name, _ in keys:
         if name not in columns:
-            raise QueryError(f"order: the answer has no column {name!r}", hint=f"it has {', '.join(columns)}; a - before the name puts the largest first")
+            raise QueryError(
+                f"order: the answer has no column {name!r}", hint=f"it has {', '.join(columns)}; a - before the name puts the largest first"
+            )
     return tuple(keys)
 
 

@@ -1,4 +1,5 @@
 """From merged measures to the rows of an answer: windows without records, order, limit, and values as a user reads them."""
+
 from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
@@ -19,11 +20,16 @@ def columns_of(plan: RollupPlan, question: Question) -> tuple[Column, ...]:
     """The columns of an answer: the window's start if there are windows, then the dimensions, then the measures."""
     fields = plan.rollup.schema.columns
     times = [Column(TIME, "time", "timestamp")] if question.interval is not None else []
-    return (*times, *(Column(name, "dimension", fields[name].kind) for name in question.by),
-            *(Column(one.name, "measure", one.type, one.kind) for one in question.outputs))
+    return (
+        *times,
+        *(Column(name, "dimension", fields[name].kind) for name in question.by),
+        *(Column(one.name, "measure", one.type, one.kind) for one in question.outputs),
+    )
 
 
-def rows_of(plan: RollupPlan, query: QueryPlan, question: Question, states: Mapping[Group, Sequence[Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def rows_of(
+    plan: RollupPlan, query: QueryPlan, question: Question, states: Mapping[Group, Sequence[Any]]
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The answer's rows in order, and the measures of which some value had to be cut to 64 bits."""
     columns = columns_of(plan, question)
     saturated: dict[str, None] = {}
@@ -42,7 +48,7 @@ def rows_of(plan: RollupPlan, query: QueryPlan, question: Question, states: Mapp
         for window in _windows(query, question):
             if (window, ()) not in states:
                 add(window, (), nothing)
-    kept = _ordered(found, columns, question)[:question.limit]
+    kept = _ordered(found, columns, question)[: question.limit]
     fields = plan.rollup.schema.columns
     kinds = [fields[column.name] if column.role == "dimension" else None for column in columns]
     rows = [{column.name: show(kind, column.type, value) for column, kind, value in zip(columns, kinds, row)} for row in kept]

@@ -1,4 +1,5 @@
 """How far a generation's shards have come: what `as_of` says, and why an answer may not be complete."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -6,6 +7,7 @@ from typing import Sequence
 
 from penstock.model.units import duration_text, iso
 from penstock.rollup.control import NO_WATERMARK, Control, ShardId
+
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
@@ -35,18 +37,27 @@ class Standing:
 
     def reasons(self, end: int) -> list[str]:
         """Why an answer up to an event time may not hold all of its records."""
-        reasons = [f"{control.done.lost_count:,} records of {_name(shard)} were gone from the log before they were read"
-                   for shard, control in self.shards if control.done.lost]
+        reasons = [
+            f"{control.done.lost_count:,} records of {_name(shard)} were gone from the log before they were read"
+            for shard, control in self.shards
+            if control.done.lost
+        ]
         behind = self.furthest_behind
         if behind is None:
             reasons.append("no event has been counted yet")
         elif behind[1].done.watermark < end:
             reasons.append(f"{_name(behind[0])} has come to {iso(behind[1].done.watermark)}: windows that end later are not over")
         present = {shard.incarnation for shard, _ in self.live()}
-        unread = [shard for shard, control in self.shards if control.caught_up_at is None and (not _holds(control) or shard.incarnation not in present)]
+        unread = [
+            shard
+            for shard, control in self.shards
+            if control.caught_up_at is None and (not _holds(control) or shard.incarnation not in present)
+        ]
         if unread and behind is not None:
-            reasons.append(f"{', '.join(map(_name, unread[:3]))}{f' and {len(unread) - 3} more' if len(unread) > 3 else ''}: "
-                           "never read to the end, so nobody knows how far behind")
+            reasons.append(
+                f"{', '.join(map(_name, unread[:3]))}{f' and {len(unread) - 3} more' if len(unread) > 3 else ''}: "
+                "never read to the end, so nobody knows how far behind"
+            )
         return reasons
 
     def dropped_before(self, ttl: int, now: int) -> int | None:

@@ -4,10 +4,11 @@ A job (a claim, a flush, a fold) is a generator that yields each call it makes t
 the call: a thread in production, so that a put of a minute blocks no heartbeat; the simulator in tests, so that any call can fail, get
 lost or take effect later. Between two yields a job runs under its bolt's lock, as one atomic step.
 """
+
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Generator, Union
+from typing import Any, Callable, Generator
 
 from penstock.errors import PenstockError
 
@@ -29,7 +30,7 @@ class Pause:
     seconds: float
 
 
-Job = Generator[Union[Call, Pause], Any, Any]
+Job = Generator[Call | Pause, Any, Any]
 
 
 def until_answered(call: Call) -> Job:

@@ -2,6 +2,7 @@
 
 It changes only by compare-and-set of the whole value, so its bytes are canonical: JSON with sorted keys, to be read by people too.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -34,7 +35,7 @@ class ShardId:
         return f"shard/{self.bolt}/{self.generation}/{self.topic}/{self.incarnation}/{self.partition:06d}".encode()
 
     @classmethod
-    def of_row(cls, row: bytes) -> "ShardId":
+    def of_row(cls, row: bytes) -> ShardId:
         """The shard whose control cell has this row."""
         _, bolt, generation, topic, incarnation, partition = row.decode().split("/")
         return cls(bolt, generation, topic, incarnation, int(partition))
@@ -108,7 +109,7 @@ class Control:
     files: tuple[Entry, ...] = ()
 
     @classmethod
-    def initial(cls, start: int) -> "Control":
+    def initial(cls, start: int) -> Control:
         """What submit writes before the first tuple."""
         return cls(owner="", start=start, done=Progress(start), flushing=start)
 
@@ -117,7 +118,7 @@ class Control:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> "Control":
+    def decode(cls, data: bytes) -> Control:
         """Raises CorruptionError for anything that `encode` does not write."""
         try:
             value: dict[str, Any] = json.loads(data)
@@ -126,4 +127,6 @@ class Control:
             files = tuple(Entry(**entry) for entry in value.pop("files"))
             return cls(done=Progress(lost=lost, **done), files=files, **value)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise CorruptionError(f"a control cell does not parse: {problem}", hint="the table was written by something else; restore it from a backup") from None
+            raise CorruptionError(
+                f"a control cell does not parse: {problem}", hint="the table was written by something else; restore it from a backup"
+            ) from None

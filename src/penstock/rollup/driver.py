@@ -1,4 +1,5 @@
 """Steps the jobs of a bolt's shards in threads of their own, so that a slow store holds up neither heartbeats nor the taking of tuples."""
+
 from __future__ import annotations
 
 import threading
@@ -28,7 +29,9 @@ class ThreadDriver:
     stops then, and the bolt starts anew from what is durable.
     """
 
-    def __init__(self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int = 1) -> None:
+    def __init__(
+        self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int = 1
+    ) -> None:
         self.shards, self.lock, self.failed = shards, lock, failed
         self.stopping = threading.Event()
         self.changed = threading.Condition(lock)
@@ -85,5 +88,5 @@ class ThreadDriver:
                 continue
             try:
                 answer = step.make()
-            except Exception as raised:  # noqa: BLE001 - the job decides what an error means
+            except Exception as raised:
                 problem = raised

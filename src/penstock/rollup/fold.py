@@ -4,9 +4,11 @@ Which cells a closed window holds is listed from the table, never from memory, s
 window and cell is written before the first finer cell that it stands for. Index row: generation 8 | shard 12 | breakdown u8 | coarse width in
 seconds u32 | window i64, offset by 2**63 | length of head u16 | head | tail, all big-endian, where the cell's row is head | bucket | tail.
 """
+
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import struct
 from typing import Callable
@@ -33,6 +35,10 @@ def index_cell(row: bytes) -> Cell:
     return row, INDEX_COLUMN, b""
 
 
+def _page(table: Table, name: str, start: bytes, stop: bytes) -> list[bytes]:
+    return [row for row, _ in itertools.islice(table.scan(name, start, stop), PAGE)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Folding:
     """From one granularity of a breakdown to the next coarser one, for one shard."""
@@ -46,10 +52,13 @@ class Folding:
     shard: bytes
 
     @classmethod
-    def of(cls, plan: RollupPlan, breakdown: int, generation: bytes, shard: bytes) -> list["Folding"]:
+    def of(cls, plan: RollupPlan, breakdown: int, generation: bytes, shard: bytes) -> list[Folding]:
         """A breakdown's foldings, finest first."""
         widths = plan.rollup.by[breakdown].widths
-        return [cls(plan, breakdown, finer, coarser, after, generation, shard) for finer, coarser, after in zip(widths, widths[1:], (*widths[2:], None))]
+        return [
+            cls(plan, breakdown, finer, coarser, after, generation, shard)
+            for finer, coarser, after in zip(widths, widths[1:], (*widths[2:], None))
+        ]
 
     def index_start(self, coarser: int, window: int) -> bytes:
         """Where the index rows of a coarse window, and the ones after it, begin."""
@@ -69,7 +78,7 @@ class Folding:
         at, stop = self.index_start(self.coarser, folded // self.coarser), self.index_start(self.coarser, until // self.coarser)
         name = index_table(self.plan.rollup)
         while at < stop:
-            call = Call(f"table.scan {name}", lambda: [row for row, _ in itertools.islice(table.scan(name, at, stop), PAGE)])
+            call = Call(f"table.scan {name}", functools.partial(_page, table, name, at, stop))
             page: list[bytes] = yield from until_answered(call)
             if not page:
                 return
@@ -109,5 +118,5 @@ class Folding:
     def _split(self, index_row: bytes) -> tuple[int, bytes, bytes]:
         start = len(self.generation) + len(self.shard)
         _, _, window, length = _HEAD.unpack_from(index_row, start)
-        rest = index_row[start + _HEAD.size:]
+        rest = index_row[start + _HEAD.size :]
         return window - _BIAS, rest[:length], rest[length:]

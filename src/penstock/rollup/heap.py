@@ -3,6 +3,7 @@
 A tuple's buffers are some MiB each: larger than what glibc gives back to the system at once, so that every tuple would fault its pages in anew; that is a sixth of
 the time of a tuple. And a flush makes and frees some hundred thousand small objects, of which glibc keeps, scattered, several times what is in use.
 """
+
 from __future__ import annotations
 
 import ctypes

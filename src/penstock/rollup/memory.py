@@ -1,4 +1,5 @@
 """The cells that a shard's owner keeps in memory, so that a flush need not read what it wrote itself."""
+
 from __future__ import annotations
 
 from typing import Iterable

@@ -1,4 +1,5 @@
 """From a tuple's bytes to judged columns: record batches, decoder, derived columns."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,7 +37,9 @@ class Run:
     def judge(self, first: int, last: int, watermark: int, verdict: np.ndarray) -> tuple[int, int, int, int]:
         """Fill in the verdicts of rows [first, last); the watermark behind them, and how many are accepted, late, rejected."""
         times = self.columns.columns[self.schema.time].data
-        return kernels.judge(times, self.records.timestamps, self.columns.reject, first, last, watermark, self.schema.lateness, self.schema.ahead, verdict)
+        return kernels.judge(
+            times, self.records.timestamps, self.columns.reject, first, last, watermark, self.schema.lateness, self.schema.ahead, verdict
+        )
 
 
 class Reader:
@@ -68,8 +71,10 @@ def decoder_of(schema: Schema) -> Decoder:
     try:
         found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as problem:
-        raise DeclarationError(f"schema {schema.name!r}: decoder {schema.format} cannot be imported ({problem})",
-                               hint="a worker must be able to import it: keep it in a module of the project") from None
+        raise DeclarationError(
+            f"schema {schema.name!r}: decoder {schema.format} cannot be imported ({problem})",
+            hint="a worker must be able to import it: keep it in a module of the project",
+        ) from None
     decoder: Decoder = found(schema.fields)  # type: ignore[operator]
     return decoder
 
@@ -84,12 +89,15 @@ def column_of(values: Any, field: Field, count: int, what: str) -> Column:
         array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         if len(array) != count:
-            raise DeclarationError(f"derived column: {what} returned {len(array)} values for {count} records",
-                                   hint="return one value for each record, null where there is none")
+            raise DeclarationError(
+                f"derived column: {what} returned {len(array)} values for {count} records",
+                hint="return one value for each record, null where there is none",
+            )
         plain = _cast(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array, field)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as problem:
-        raise DeclarationError(f"derived column: {what} returned what is no {field.kind}: {problem}",
-                               hint=f"return an Arrow array that casts to {field.kind}") from None
+        raise DeclarationError(
+            f"derived column: {what} returned what is no {field.kind}: {problem}", hint=f"return an Arrow array that casts to {field.kind}"
+        ) from None
     valid = None if plain.null_count == 0 else np.ascontiguousarray(pc.is_valid(plain).to_numpy(zero_copy_only=False).astype(np.uint8))
     if field.kind == "string":
         plain = pa.concat_arrays([plain.fill_null("")])
@@ -106,7 +114,9 @@ def _cast(array: pa.Array, field: Field) -> pa.Array:
     held, default = _HELD[field.kind](array, field), field.default
     if default is None:
         return held
-    return held.fill_null(field.values.index(default) if isinstance(field, Enum) else int(field.canonical(default)) if field.kind != "string" else default)
+    return held.fill_null(
+        field.values.index(default) if isinstance(field, Enum) else int(field.canonical(default)) if field.kind != "string" else default
+    )
 
 
 def _text(array: pa.Array, field: Field) -> pa.Array:
@@ -141,5 +151,10 @@ def _scaled(array: pa.Array, field: Field) -> pa.Array:
 
 
 _HELD: dict[str, Callable[[pa.Array, Any], pa.Array]] = {
-    "string": _text, "enum": _codes, "timestamp": _micros, "decimal": _scaled, "int": lambda array, _: array.cast(pa.int64()),
-    "bool": lambda array, _: array.cast(pa.bool_()).cast(pa.uint8())}
+    "string": _text,
+    "enum": _codes,
+    "timestamp": _micros,
+    "decimal": _scaled,
+    "int": lambda array, _: array.cast(pa.int64()),
+    "bool": lambda array, _: array.cast(pa.bool_()).cast(pa.uint8()),
+}

@@ -3,6 +3,7 @@
 Rows of the control table beside the control cells: `generation/<bolt>/<generation>` holds the definition as pure data,
 `published/<bolt>` the generation that readers are served, `provider/<rollup|dataset>/<name>` the bolt that makes it.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -33,7 +34,7 @@ class BoltDefinition:
         return {**dataclasses.asdict(self), "rollups": list(self.rollups)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "BoltDefinition":
+    def from_json(cls, data: dict[str, Any]) -> BoltDefinition:
         """The definition of its pure-data form."""
         return cls(data["bolt"], data["kind"], data["generation"], data["schema"], tuple(data["rollups"]))
 
@@ -64,8 +65,10 @@ class Registry:
         known = self.generations(definition.bolt)
         if definition.generation not in known:
             if known and start is None:
-                raise UsageError(f"{definition.bolt} has changed: generation {definition.generation} is new, and {self.published(definition.bolt)} is served",
-                                 hint="say where the new one begins: --from earliest, latest or a time; then `penstock publish` when it has caught up")
+                raise UsageError(
+                    f"{definition.bolt} has changed: generation {definition.generation} is new, and {self.published(definition.bolt)} is served",
+                    hint="say where the new one begins: --from earliest, latest or a time; then `penstock publish` when it has caught up",
+                )
         self._claim_names(definition)
         for name, ttl in self._tables(definition, known).items():
             self.table.create(name, ttl=ttl)
@@ -95,7 +98,10 @@ class Registry:
 
     def _register(self, definition: BoltDefinition) -> None:
         """Record a definition. What changes without a new generation (how long cells are kept, ratios) is what readers go by from now on."""
-        row, data = f"generation/{definition.bolt}/{definition.generation}".encode(), json.dumps(definition.to_json(), sort_keys=True).encode()
+        row, data = (
+            f"generation/{definition.bolt}/{definition.generation}".encode(),
+            json.dumps(definition.to_json(), sort_keys=True).encode(),
+        )
         found = self.table.get(CONTROL_TABLE, [(row, CONTROL_COLUMN)])[0]
         if found != data:
             self.table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, found, data)
@@ -106,8 +112,10 @@ class Registry:
             for name in definition.makes:
                 found = claim(f"provider/{name}") or mine
                 if found != mine:
-                    raise ConfigurationError(f"{name.replace('/', ' ')} is made by {found['bolt']} already",
-                                             hint=f"give the one of {definition.bolt} another name, or use another deployment")
+                    raise ConfigurationError(
+                        f"{name.replace('/', ' ')} is made by {found['bolt']} already",
+                        hint=f"give the one of {definition.bolt} another name, or use another deployment",
+                    )
 
     def _set_once(self, row: str, value: dict[str, Any]) -> dict[str, Any]:
         data = json.dumps(value, sort_keys=True).encode()
@@ -128,7 +136,7 @@ class Registry:
     def _names(self, prefix: str) -> list[str]:
         if CONTROL_TABLE not in self.table.tables():
             return []
-        return [row.decode()[len(prefix):] for row, _ in self.table.scan(CONTROL_TABLE, prefix.encode(), prefix_end(prefix.encode()))]
+        return [row.decode()[len(prefix) :] for row, _ in self.table.scan(CONTROL_TABLE, prefix.encode(), prefix_end(prefix.encode()))]
 
     def generations(self, bolt: str) -> list[str]:
         """The generations of a bolt that were ever started."""
@@ -152,8 +160,10 @@ class Registry:
         row = f"published/{bolt}".encode()
         old = self.table.get(CONTROL_TABLE, [(row, CONTROL_COLUMN)])[0]
         if not self.table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, old, json.dumps({"generation": generation}).encode()):
-            raise UsageError(f"another generation of {bolt} was published at the same moment",
-                             hint="look with `penstock status`, and publish again if that was not meant")
+            raise UsageError(
+                f"another generation of {bolt} was published at the same moment",
+                hint="look with `penstock status`, and publish again if that was not meant",
+            )
 
     def definition(self, bolt: str, generation: str) -> BoltDefinition:
         """The definition of a generation. Raises NotFoundError."""
@@ -171,18 +181,25 @@ class Registry:
         """The published definition of the bolt that makes a roll-up or a dataset. Raises NotFoundError."""
         found = self._get(f"provider/{what}/{name}") if CONTROL_TABLE in self.table.tables() else None
         if found is None:
-            raise NotFoundError(f"there is no {'roll-up' if what == 'rollup' else what} {name!r} here",
-                                hint=f"there are {', '.join(self.names(what)) or 'none yet: run a topology first'}")
+            raise NotFoundError(
+                f"there is no {'roll-up' if what == 'rollup' else what} {name!r} here",
+                hint=f"there are {', '.join(self.names(what)) or 'none yet: run a topology first'}",
+            )
         definition = self.definition(found["bolt"], self.published(found["bolt"]))
         if f"{what}/{name}" not in definition.makes:
-            raise NotFoundError(f"{what} {name!r} is not made by the generation of {definition.bolt} that is served, {definition.generation}",
-                                hint="another one makes it: `penstock publish` serves that once it has caught up")
+            raise NotFoundError(
+                f"{what} {name!r} is not made by the generation of {definition.bolt} that is served, {definition.generation}",
+                hint="another one makes it: `penstock publish` serves that once it has caught up",
+            )
         return definition
 
     def shards(self, bolt: str, generation: str) -> list[tuple[ShardId, Control]]:
         """A generation's shards with their control cells, as they are now."""
         prefix = f"shard/{bolt}/{generation}/".encode()
-        return [(ShardId.of_row(row), Control.decode(cells[CONTROL_COLUMN])) for row, cells in self.table.scan(CONTROL_TABLE, prefix, prefix_end(prefix))]
+        return [
+            (ShardId.of_row(row), Control.decode(cells[CONTROL_COLUMN]))
+            for row, cells in self.table.scan(CONTROL_TABLE, prefix, prefix_end(prefix))
+        ]
 
 
 def resolve_start(log: Log, topic: str, partition: int, start: str) -> int:

@@ -1,4 +1,5 @@
 """A shard whose flush puts stamped cells: DESIGN.md, "Exactly once: stamped cells"."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -43,7 +44,9 @@ class RollupShard(Shard):
         self.generation = bytes.fromhex(identity.generation)
         self.deltas: list[Delta] = []
         self.memory: dict[tuple[int, int], CellMemory] = {}
-        self.indexed: dict[tuple[str, int, int], set[bytes]] = {}  # by roll-up, breakdown and end of the coarse window: rows whose index entry is written
+        self.indexed: dict[
+            tuple[str, int, int], set[bytes]
+        ] = {}  # by roll-up, breakdown and end of the coarse window: rows whose index entry is written
 
     def open(self) -> None:
         self.deltas = self.new_deltas()
@@ -179,4 +182,4 @@ class RollupShard(Shard):
 def chunks(items: list) -> Iterator[list]:  # type: ignore[type-arg]
     """A list in pieces that one call to the table carries."""
     for start in range(0, len(items), CHUNK):
-        yield items[start:start + CHUNK]
+        yield items[start : start + CHUNK]

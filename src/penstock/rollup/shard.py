@@ -3,6 +3,7 @@
 The rules are those of DESIGN.md, "Exactly once: stamped cells". What a flush does is a subclass's: `RollupShard` puts cells, the archive writes
 files, a bolt of the user's own makes its effects durable.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -177,10 +178,20 @@ class Shard:
         gone = sum(b - a for a, b in skipped)
         missing = stop - at.offset - (last - first) - gone - sum(b - a for a, b in lost)
         if missing:
-            raise CorruptionError(f"{self.identity.topic}/{self.identity.partition}: {missing} of the offsets {at.offset} to {stop} are neither there nor skipped nor lost",
-                                  hint="compacted topics cannot be counted exactly; otherwise the log is damaged")
+            raise CorruptionError(
+                f"{self.identity.topic}/{self.identity.partition}: {missing} of the offsets {at.offset} to {stop} are neither there nor skipped nor lost",
+                hint="compacted topics cannot be counted exactly; otherwise the log is damaged",
+            )
         watermark, accepted, late, rejected = run.judge(first, last, at.watermark, verdict)
-        return Progress(stop, watermark, at.accepted + accepted, at.rejected + rejected, at.late + late, at.skipped + gone, join_ranges((*at.lost, *lost)))
+        return Progress(
+            stop,
+            watermark,
+            at.accepted + accepted,
+            at.rejected + rejected,
+            at.late + late,
+            at.skipped + gone,
+            join_ranges((*at.lost, *lost)),
+        )
 
     def cut(self) -> tuple[Progress, Any]:
         """What was taken so far is the next flush; later records go to a new part."""
@@ -258,7 +269,10 @@ class Shard:
         """Become the owner: only the owner changes."""
         found = yield from until_answered(self.read_control())
         if found is None:
-            raise NotFoundError(f"shard {self.identity.row.decode()} has no control cell", hint="submit creates it: start the topology with `penstock run` or `penstock submit`")
+            raise NotFoundError(
+                f"shard {self.identity.row.decode()} has no control cell",
+                hint="submit creates it: start the topology with `penstock run` or `penstock submit`",
+            )
         old = Control.decode(found)
         new = dataclasses.replace(old, owner=self.around.fresh())
         if not (yield from self.swap(old, new)):
@@ -287,7 +301,9 @@ class Shard:
     def next_control(self, **changes: Any) -> Control:
         """The control cell as the next compare-and-set would write it."""
         assert self.control is not None
-        return dataclasses.replace(self.control, **{"done": self.durable, "folded": self.folded, "caught_up_at": self.caught_up_at, "files": (), **changes})
+        return dataclasses.replace(
+            self.control, **{"done": self.durable, "folded": self.folded, "caught_up_at": self.caught_up_at, "files": (), **changes}
+        )
 
     def commit(self) -> Job:
         """The compare-and-set that follows the last flush when there is nothing more to flush."""
@@ -303,7 +319,10 @@ class Shard:
         """Compare-and-set of the whole control cell. If the answer is lost, the value read back decides."""
         assert expected is not None
         old_bytes, new_bytes, table, row = expected.encode(), new.encode(), self.around.table, self.identity.row
-        call = Call(f"table.compare_and_set {CONTROL_TABLE}", lambda: table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, old_bytes, new_bytes))
+        call = Call(
+            f"table.compare_and_set {CONTROL_TABLE}",
+            lambda: table.compare_and_set(CONTROL_TABLE, row, CONTROL_COLUMN, old_bytes, new_bytes),
+        )
         answer: bool | None = None
         pause, in_doubt = FIRST_PAUSE, False
         while answer is None:
@@ -334,5 +353,3 @@ class Shard:
         """At which a flush writes: later than every put of an owner before us, whatever this machine's clock says."""
         assert self.control is not None
         return max(self.control.timestamp + 1, self.around.now())
-
-

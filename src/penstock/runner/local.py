@@ -1,4 +1,5 @@
 """The local runner: Storm's work in one process. Routes tuples, acks, fails, timeouts and ticks between the components that Storm would start."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -31,7 +32,7 @@ RESTARTS, CALM = 5, 60.0  # a component that raised is started again; so often w
 class _Sent:
     """A tuple on its way: for the spout's ack or fail."""
 
-    spout: "_Pair"
+    spout: _Pair
     spout_life: int
     tup_id: str
     deadline: float
@@ -91,7 +92,9 @@ class LocalRunner:
     Call `run` once. `stop` (from a signal handler, say) makes it drain: take nothing more, make durable what was taken, commit.
     """
 
-    def __init__(self, topology: type[Topology], deployment: Deployment, definitions: list[BoltDefinition], *, place: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self, topology: type[Topology], deployment: Deployment, definitions: list[BoltDefinition], *, place: tuple[int, int] = (0, 1)
+    ) -> None:
         self.topology, self.deployment = topology, deployment
         self.registry = Registry(deployment.table)
         self.stopping = self.draining = False
@@ -110,8 +113,11 @@ class LocalRunner:
                 settings["rollups"] = list(definition.rollups)
             config[CONFIG] = json.dumps(settings)
             configs.append(config)
-        return _Pair(definition, Task(bolt.source.component_cls, bolt.source.name, configs[0], place=place, deployment=self.deployment),
-                     Task(bolt.component_cls, bolt.name, configs[1], place=place, deployment=self.deployment))
+        return _Pair(
+            definition,
+            Task(bolt.source.component_cls, bolt.source.name, configs[0], place=place, deployment=self.deployment),
+            Task(bolt.component_cls, bolt.name, configs[1], place=place, deployment=self.deployment),
+        )
 
     def stop(self) -> None:
         """Drain and return from `run`."""
@@ -178,7 +184,9 @@ class LocalRunner:
         hurried = True
         for pair in self.pairs:
             shards = pair.bolt.component.shards.values() if pair.bolt.component else ()
-            if shards and all(shard.control is not None and shard.at.offset >= targets[shard.identity.topic, shard.identity.partition] for shard in shards):
+            if shards and all(
+                shard.control is not None and shard.at.offset >= targets[shard.identity.topic, shard.identity.partition] for shard in shards
+            ):
                 if not pair.bolt.component.draining:
                     pair.bolt.component.drain(True)
             else:
@@ -245,7 +253,7 @@ class LocalRunner:
     def _try(self, pair: _Pair, which: str, message: dict[str, Any]) -> bool:
         try:
             getattr(pair, which).send(message)
-        except Exception as problem:  # noqa: BLE001 - a component may raise anything; it is started again
+        except Exception as problem:
             self._raised(pair, which, problem)
             return False
         return True
@@ -256,9 +264,21 @@ class LocalRunner:
         now = time.monotonic()
         task.stop()
         times = pair.raised[which] = [at for at in pair.raised[which] if at > now - CALM] + [now]
-        if isinstance(problem, (UsageError, CorruptionError)) or not isinstance(problem, Exception) or len(times) > RESTARTS or self.draining:
+        if (
+            isinstance(problem, (UsageError, CorruptionError))
+            or not isinstance(problem, Exception)
+            or len(times) > RESTARTS
+            or self.draining
+        ):
             raise problem
-        log.warning("%s: %s raised %s: %s; it is started again", pair.definition.bolt, task.name, type(problem).__name__, problem, exc_info=not isinstance(problem, PenstockError))
+        log.warning(
+            "%s: %s raised %s: %s; it is started again",
+            pair.definition.bolt,
+            task.name,
+            type(problem).__name__,
+            problem,
+            exc_info=not isinstance(problem, PenstockError),
+        )
         pair.lives[which] += 1
         pair.start_at[which] = now + 0.1 * 2 ** len(times)
         if which == "bolt":

@@ -2,6 +2,7 @@
 
 The component's class is the one that Storm would start, and its own loop body runs; only the pipe is not there.
 """
+
 from __future__ import annotations
 
 import collections
@@ -37,7 +38,9 @@ class Task:
     name: the component's. place: index among its tasks, and how many there are. Set `deployment` to give it stores of the caller's.
     """
 
-    def __init__(self, component_cls: type[Any], name: str, config: Mapping[str, Any], *, place: tuple[int, int] = (0, 1), deployment: Any = None) -> None:
+    def __init__(
+        self, component_cls: type[Any], name: str, config: Mapping[str, Any], *, place: tuple[int, int] = (0, 1), deployment: Any = None
+    ) -> None:
         self.component_cls, self.name, self.config, self.place, self.deployment = component_cls, name, dict(config), place, deployment
         self.component: Any = None
         self.wire = Wire()
@@ -51,7 +54,9 @@ class Task:
         component.component_name, component.task_id, component.storm_conf = self.name, index + 1, self.config
         component.logger = logging.getLogger(f"penstock.{self.name}")
         component.deployment = self.deployment
-        component.initialize(self.config, {"taskid": index + 1, "componentid": self.name, "task->component": {str(n + 1): self.name for n in range(tasks)}})
+        component.initialize(
+            self.config, {"taskid": index + 1, "componentid": self.name, "task->component": {str(n + 1): self.name for n in range(tasks)}}
+        )
         self.component = component
 
     def send(self, message: dict[str, Any]) -> None:
@@ -78,4 +83,3 @@ class Task:
 def component_config(spec: Any, deployment: Any) -> dict[str, Any]:
     """A component's Storm configuration: its own, and the topology's."""
     return {**json.loads(spec.config), DEPLOYMENT: deployment.to_json()}
-

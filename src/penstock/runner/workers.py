@@ -91,13 +91,17 @@ class Workers:
 
         Raises the error that a worker ended in: WorkerError, carrying the message, unless it is a user's mistake.
         """
-        targets = {(topic, p): self.deployment.log.end(topic, p) for topic in self.topics for p in range(self.deployment.log.partitions(topic))}
+        targets = {
+            (topic, p): self.deployment.log.end(topic, p) for topic in self.topics for p in range(self.deployment.log.partitions(topic))
+        }
         told = False
         stop_by = 0.0
         try:
             self._running = [self._start(index, until_caught_up) for index in range(self.workers)]
             while not all(worker.done for worker in self._running):
-                multiprocessing.connection.wait([worker.process.sentinel for worker in self._running if not worker.done and worker.start_at == 0], LOOK_EVERY)
+                multiprocessing.connection.wait(
+                    [worker.process.sentinel for worker in self._running if not worker.done and worker.start_at == 0], LOOK_EVERY
+                )
                 if self.stopping and not told:
                     told, stop_by = True, time.monotonic() + PATIENCE
                     for worker in self._running:
@@ -181,7 +185,14 @@ def _said(pipe: multiprocessing.connection.Connection) -> dict[str, Any] | None:
         return None
 
 
-def _work(topology: str, deployment: str, definitions: str, place: tuple[int, int], until_caught_up: bool, pipe: multiprocessing.connection.Connection) -> None:
+def _work(
+    topology: str,
+    deployment: str,
+    definitions: str,
+    place: tuple[int, int],
+    until_caught_up: bool,
+    pipe: multiprocessing.connection.Connection,
+) -> None:
     """What a worker process does."""
     runner: LocalRunner | None = None
     stopping = threading.Event()
@@ -206,7 +217,9 @@ def _work(topology: str, deployment: str, definitions: str, place: tuple[int, in
 
     try:
         with Deployment.from_json(deployment) as opened:
-            runner = LocalRunner(load_topology(topology), opened, [BoltDefinition.from_json(data) for data in json.loads(definitions)], place=place)
+            runner = LocalRunner(
+                load_topology(topology), opened, [BoltDefinition.from_json(data) for data in json.loads(definitions)], place=place
+            )
             if stopping.is_set():
                 runner.stop()
             runner.run(until_caught_up=until_caught_up)

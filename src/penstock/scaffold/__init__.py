@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 SAMPLE_EVENTS = 600
 SAMPLE_START = 1_772_409_600_000  # 2026-03-02T00:00Z, in milliseconds
-_PAGES = {"/shop": 30, "/shop/shoes": 20, "/shop/hats": 12, "/checkout": 12, "/blog/spring": 10, "/blog/summer": 8, "/about": 5, "/": 3}  # with weights
+_PAGES = {
+    "/shop": 30,
+    "/shop/shoes": 20,
+    "/shop/hats": 12,
+    "/checkout": 12,
+    "/blog/spring": 10,
+    "/blog/summer": 8,
+    "/about": 5,
+    "/": 3,
+}  # with weights
 _COUNTRIES = ("DE", "FR", "US", "BR", "JP")
 
 
@@ -40,11 +49,14 @@ def create(name: str, into: Path) -> Project:
     module = name.replace("-", "_").lower()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", module) or keyword.iskeyword(module):
         raise ConfigurationError(
-            f"{name!r} cannot be the name of a project", hint="use letters, digits, - and _, a letter first, at most 40: it names a Python module and tables"
+            f"{name!r} cannot be the name of a project",
+            hint="use letters, digits, - and _, a letter first, at most 40: it names a Python module and tables",
         )
     folder = into.expanduser() / name
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(f"{folder} is there already, and is not an empty folder", hint="choose another name, or --into another folder")
+        raise ConfigurationError(
+            f"{folder} is there already, and is not an empty folder", hint="choose another name, or --into another folder"
+        )
     words = {"@NAME@": module, "@CLASS@": "".join(part.capitalize() for part in module.split("_")), "@TITLE@": name}
     files = {}
     for path, text in _templates(resources.files("penstock.scaffold") / "new-project", ""):
@@ -66,7 +78,11 @@ def create(name: str, into: Path) -> Project:
 
 def _place(path: str, module: str) -> str:
     """Where the file of a template goes."""
-    named = {"gitignore": ".gitignore", "topologies/topology.py": f"topologies/{module}.py", "tests/test_topology.py": f"tests/test_{module}.py"}
+    named = {
+        "gitignore": ".gitignore",
+        "topologies/topology.py": f"topologies/{module}.py",
+        "tests/test_topology.py": f"tests/test_{module}.py",
+    }
     return named.get(path, path.replace("lib/", f"{module}_lib/", 1) if path.startswith("lib/") else path)
 
 

@@ -3,6 +3,7 @@
 `Table` is the seam; `penstock.table.sqlite` keeps a file, `penstock.table.memory` a dict; HBase comes beside them. Its rules are
 HBase's with VERSIONS=1: a put with an older timestamp than the stored cell's is hidden, an equal one overwrites.
 """
+
 from __future__ import annotations
 
 from typing import Iterator, Protocol, Sequence

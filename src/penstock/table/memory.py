@@ -1,4 +1,5 @@
 """The table in memory: a dict, deterministic, for the simulator and for tests. And the limits that every embedded table checks."""
+
 from __future__ import annotations
 
 import bisect
@@ -17,7 +18,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 def check_table_name(table: str) -> str:
     """A table name that is safe in SQL and HBase alike. Raises ConfigurationError for any other."""
     if not _NAME.fullmatch(table):
-        raise ConfigurationError(f"{table!r} is not a usable table name", hint="use lower-case letters, digits and _, a letter first, at most 100")
+        raise ConfigurationError(
+            f"{table!r} is not a usable table name", hint="use lower-case letters, digits and _, a letter first, at most 100"
+        )
     return table
 
 
@@ -29,8 +32,10 @@ def no_such_table(table: str) -> NotFoundError:
 def check_key(row: bytes, column: bytes) -> None:
     """Raise ConfigurationError for a key that HBase could not hold."""
     if len(row) > MAX_KEY or len(column) > MAX_KEY:
-        raise ConfigurationError(f"a key of {len(row)} + {len(column)} bytes (row {row[:40]!r}...) is too long for a table",
-                                 hint=f"rows and columns hold at most {MAX_KEY} bytes each: give the entity and the dimensions a smaller String(max_bytes=...)")
+        raise ConfigurationError(
+            f"a key of {len(row)} + {len(column)} bytes (row {row[:40]!r}...) is too long for a table",
+            hint=f"rows and columns hold at most {MAX_KEY} bytes each: give the entity and the dimensions a smaller String(max_bytes=...)",
+        )
 
 
 class _Cells:
@@ -56,7 +61,12 @@ class _Cells:
 
     def expire(self, before: int) -> int:
         """Drop the cells written before a timestamp, and the rows left empty. How many cells went."""
-        old = [(row, column) for row, columns in self.rows.items() for column, (at, _) in columns.items() if at != NEVER_EXPIRES and at < before]
+        old = [
+            (row, column)
+            for row, columns in self.rows.items()
+            for column, (at, _) in columns.items()
+            if at != NEVER_EXPIRES and at < before
+        ]
         for row, column in old:
             del self.rows[row][column]
             if not self.rows[row]:

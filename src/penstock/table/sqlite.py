@@ -7,6 +7,7 @@ Many cells go in or are asked for as ONE statement: their keys, sorted, are join
 over them runs inside SQLite. Measured on 50,000 keys, that gets 360-420 k keys/s against 250 k for a statement a key, and a put holds the write
 lock for less time; both let go of the GIL far less often, which a thread that flushes beside one that decodes would otherwise pay for.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -36,11 +37,18 @@ _PAGE_SIZE = 8192  # bytes: a dense sketch of 2 KiB stays on its B-tree page ins
 _ROW = "substr(?1, 2 + ({at} >> 32), ({at} >> 16) & 65535)"
 _COLUMN = "substr(?1, 2 + ({at} >> 32) + (({at} >> 16) & 65535), {at} & 65535)"
 _VALUE = "substr(?1, 2 + ({at} >> 32) + (({at} >> 16) & 65535) + ({at} & 65535), {length})"
-_GET = f'SELECT (SELECT value FROM {{table}} WHERE "row" = {_ROW} AND "column" = {_COLUMN}) FROM json_each(?2) AS key'.replace("{at}", "key.value")
+_GET = f'SELECT (SELECT value FROM {{table}} WHERE "row" = {_ROW} AND "column" = {_COLUMN}) FROM json_each(?2) AS key'.replace(
+    "{at}", "key.value"
+)
 # The JSON of a put is an object, place to length of the value: json_each then gives both numbers of a cell without parsing a nested array.
-_PUT = (f'INSERT INTO {{table}} SELECT {_ROW}, {_COLUMN}, ?3, {_VALUE} FROM (SELECT CAST(key AS INTEGER) AS at, value AS length FROM json_each(?2)) WHERE true '
+_PUT = (
+    (
+        f"INSERT INTO {{table}} SELECT {_ROW}, {_COLUMN}, ?3, {_VALUE} FROM (SELECT CAST(key AS INTEGER) AS at, value AS length FROM json_each(?2)) WHERE true "
         'ON CONFLICT ("row", "column") DO UPDATE SET value = excluded.value, timestamp = excluded.timestamp WHERE excluded.timestamp >= timestamp'
-        ).replace("{at}", "at").replace("{length}", "length")
+    )
+    .replace("{at}", "at")
+    .replace("{length}", "length")
+)
 
 
 class SqliteTable:
@@ -72,9 +80,13 @@ class SqliteTable:
         """See `Table.create`. Raises ConfigurationError for a name that is not usable."""
         sql_name = f'"cells_{check_table_name(table)}"'
         with self._write() as connection:
-            connection.execute(f'CREATE TABLE IF NOT EXISTS {sql_name} ("row" BLOB NOT NULL, "column" BLOB NOT NULL, timestamp INTEGER NOT NULL, '
-                               'value BLOB NOT NULL, PRIMARY KEY ("row", "column")) WITHOUT ROWID')
-            connection.execute("INSERT INTO penstock_tables VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET ttl = excluded.ttl", (table, ttl))
+            connection.execute(
+                f'CREATE TABLE IF NOT EXISTS {sql_name} ("row" BLOB NOT NULL, "column" BLOB NOT NULL, timestamp INTEGER NOT NULL, '
+                'value BLOB NOT NULL, PRIMARY KEY ("row", "column")) WITHOUT ROWID'
+            )
+            connection.execute(
+                "INSERT INTO penstock_tables VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET ttl = excluded.ttl", (table, ttl)
+            )
 
     def tables(self) -> list[str]:
         """See `Table.tables`."""
@@ -87,7 +99,7 @@ class SqliteTable:
         statement = _PUT.replace("{table}", _sql_name(table))
         chunks = []
         for start in range(0, len(keys), _CHUNK):
-            chunk = keys[start:start + _CHUNK]
+            chunk = keys[start : start + _CHUNK]
             blob, places, lengths = _pack([(*key, last[key]) for key in chunk])
             chunks.append((blob, "{" + ",".join(f'"{place}":{length}' for place, length in zip(places, lengths)) + "}", timestamp))
         with self._write(table) as connection:
@@ -103,7 +115,7 @@ class SqliteTable:
         with self._errors(table), self._connection() as connection:
             _look(connection, table)
             for start in range(0, len(order), _CHUNK):
-                chunk = order[start:start + _CHUNK]
+                chunk = order[start : start + _CHUNK]
                 blob, places, _ = _pack([(*keys[index], b"") for index in chunk])
                 for index, (value,) in zip(chunk, connection.execute(statement, (blob, str(places))).fetchall()):
                     values[index] = value
@@ -183,7 +195,9 @@ class SqliteTable:
 
     def _expire(self, table: str, before: int) -> int:
         name, last, dropped = _sql_name(table), (b"", b""), 0
-        select = f'SELECT "row", "column", timestamp FROM {name} WHERE ("row", "column") > (?, ?) ORDER BY "row", "column" LIMIT {_EXPIRE_PAGE}'
+        select = (
+            f'SELECT "row", "column", timestamp FROM {name} WHERE ("row", "column") > (?, ?) ORDER BY "row", "column" LIMIT {_EXPIRE_PAGE}'
+        )
         # A cell put again between the look and the delete is newer, and stays.
         delete = f'DELETE FROM {name} WHERE "row" = ? AND "column" = ? AND timestamp < ? AND timestamp <> {NEVER_EXPIRES}'
         while True:
@@ -236,8 +250,14 @@ class SqliteTable:
         settings = ["temp_store = MEMORY", "cache_size = -8192"]
         if not self._readonly:
             # fullfsync is for macOS, where fsync alone does not reach the disk. A checkpoint every 12000 pages (96 MiB) writes a hot page back less often.
-            settings += [f"page_size = {_PAGE_SIZE}", "journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON",
-                         "wal_autocheckpoint = 12000"]
+            settings += [
+                f"page_size = {_PAGE_SIZE}",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "fullfsync = ON",
+                "checkpoint_fullfsync = ON",
+                "wal_autocheckpoint = 12000",
+            ]
         try:
             for setting in settings:
                 connection.execute(f"PRAGMA {setting}").fetchall()
@@ -256,7 +276,9 @@ class SqliteTable:
         except sqlite3.Error as problem:
             raise self._error(problem, table) from problem
         except OSError as problem:
-            raise ConfigurationError(f"{self.path} cannot be opened ({problem})", hint="name a path in a directory that can be written to") from problem
+            raise ConfigurationError(
+                f"{self.path} cannot be opened ({problem})", hint="name a path in a directory that can be written to"
+            ) from problem
 
     def _error(self, problem: sqlite3.Error, table: str | None) -> PenstockError:
         text = str(problem)
@@ -265,9 +287,13 @@ class SqliteTable:
                 return no_such_table(table)
             return NotFoundError(f"{self.path} is no table store of Penstock ({text})", hint="name the file that a run has created")
         if "locked" in text or "busy" in text:
-            return UnavailableError(f"{self.path} is locked: another process has been writing for {self._timeout:g} s", hint="find out which, or try again")
+            return UnavailableError(
+                f"{self.path} is locked: another process has been writing for {self._timeout:g} s", hint="find out which, or try again"
+            )
         if "malformed" in text or "not a database" in text:
-            return CorruptionError(f"{self.path} is not a sound SQLite database ({text})", hint="restore the file, or rebuild the roll-ups from the log")
+            return CorruptionError(
+                f"{self.path} is not a sound SQLite database ({text})", hint="restore the file, or rebuild the roll-ups from the log"
+            )
         if "readonly" in text or "unable to open" in text:
             return ConfigurationError(f"{self.path} cannot be used ({text})", hint="check the permissions of the file and of its directory")
         return UnavailableError(f"{self.path}: {text}")

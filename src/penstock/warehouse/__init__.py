@@ -2,6 +2,7 @@
 
 `Warehouse` is the seam; `penstock.warehouse.duckdb` is the embedded side; Redshift comes beside it.
 """
+
 from __future__ import annotations
 
 import dataclasses

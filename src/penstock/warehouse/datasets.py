@@ -11,6 +11,7 @@ A schema `ads` gives three:
 
 A timestamp is held without a zone, in UTC, in files and tables alike: what Redshift's COPY takes from Parquet and sorts by.
 """
+
 from __future__ import annotations
 
 import base64
@@ -45,7 +46,11 @@ def late_dataset_of(schema: Schema) -> Dataset:
 def rejects_dataset_of(schema: Schema) -> Dataset:
     """The dataset of the records that do not fit a schema."""
     partition, offset, log_time = _ORIGIN
-    why = Column("reason", "string", False, max_bytes=256), Column("field", "string", True, max_bytes=64), Column("value", "string", True, max_bytes=MAX_VALUE)
+    why = (
+        Column("reason", "string", False, max_bytes=256),
+        Column("field", "string", True, max_bytes=64),
+        Column("value", "string", True, max_bytes=MAX_VALUE),
+    )
     return Dataset(f"{schema.name}_rejects", (log_time, partition, offset, *why), time="log_time", key=None)
 
 
@@ -61,8 +66,16 @@ def arrow_schema(dataset: Dataset) -> pa.Schema:
     int64, string, bool, dictionary<int16, string> (an enum as the kernels give it; Parquet and SQL see text), timestamp[us] (UTC, without a zone),
     decimal128(18, scale).
     """
-    types = {"int": pa.int64(), "string": pa.string(), "bool": pa.bool_(), "enum": pa.dictionary(pa.int16(), pa.string()), "timestamp": pa.timestamp("us")}
-    return pa.schema([pa.field(c.name, pa.decimal128(18, c.scale) if c.kind == "decimal" else types[c.kind], c.nullable) for c in dataset.columns])
+    types = {
+        "int": pa.int64(),
+        "string": pa.string(),
+        "bool": pa.bool_(),
+        "enum": pa.dictionary(pa.int16(), pa.string()),
+        "timestamp": pa.timestamp("us"),
+    }
+    return pa.schema(
+        [pa.field(c.name, pa.decimal128(18, c.scale) if c.kind == "decimal" else types[c.kind], c.nullable) for c in dataset.columns]
+    )
 
 
 def reject_value(value: bytes | None) -> str | None:
@@ -70,19 +83,29 @@ def reject_value(value: bytes | None) -> str | None:
 
     Of more than 49,149 bytes it is the beginning: what a VARCHAR of Redshift holds. The log has the rest, at `partition_id` and `log_offset`.
     """
-    return None if value is None else base64.b64encode(value[:MAX_VALUE // 4 * 3]).decode("ascii")
+    return None if value is None else base64.b64encode(value[: MAX_VALUE // 4 * 3]).decode("ascii")
 
 
 def check_dataset(dataset: Dataset) -> None:
     """Raise ConfigurationError for a dataset whose names are not safe in SQL, or that lacks the columns it names."""
     for name in (dataset.name, *(column.name for column in dataset.columns)):
         if not _NAME.fullmatch(name):
-            raise ConfigurationError(f"dataset {dataset.name!r}: {name!r} is not a usable name", hint="use lower-case letters, digits and _, a letter first")
+            raise ConfigurationError(
+                f"dataset {dataset.name!r}: {name!r} is not a usable name", hint="use lower-case letters, digits and _, a letter first"
+            )
     if dataset.name.startswith("penstock_"):
-        raise ConfigurationError(f"dataset {dataset.name!r}: names that begin with penstock_ are Penstock's own", hint="give the schema another name")
+        raise ConfigurationError(
+            f"dataset {dataset.name!r}: names that begin with penstock_ are Penstock's own", hint="give the schema another name"
+        )
     kinds = {column.name: column.kind for column in dataset.columns}
-    if len(kinds) != len(dataset.columns) or kinds.get(dataset.time) != "timestamp" or (dataset.key is not None and dataset.key not in kinds):
-        raise ConfigurationError(f"dataset {dataset.name!r}: a column is there twice, or time {dataset.time!r} or key {dataset.key!r} is not one of them")
+    if (
+        len(kinds) != len(dataset.columns)
+        or kinds.get(dataset.time) != "timestamp"
+        or (dataset.key is not None and dataset.key not in kinds)
+    ):
+        raise ConfigurationError(
+            f"dataset {dataset.name!r}: a column is there twice, or time {dataset.time!r} or key {dataset.key!r} is not one of them"
+        )
 
 
 def grown(known: Dataset, wanted: Dataset) -> Dataset:
@@ -97,9 +120,13 @@ def grown(known: Dataset, wanted: Dataset) -> Dataset:
             raise ConfigurationError(f"dataset {known.name!r}: column {name!r} is in the warehouse and no longer in the schema", hint=hint)
         if _stored_as(column) != _stored_as(new[name]):
             was, wants = _stored_as(column), _stored_as(new[name])
-            raise ConfigurationError(f"dataset {known.name!r}: column {name!r} is {was} in the warehouse and {wants} in the schema", hint=hint)
+            raise ConfigurationError(
+                f"dataset {known.name!r}: column {name!r} is {was} in the warehouse and {wants} in the schema", hint=hint
+            )
     if known.time != wanted.time:
-        raise ConfigurationError(f"dataset {known.name!r}: hours were loaded by {known.time!r}, and the schema's time is now {wanted.time!r}", hint=hint)
+        raise ConfigurationError(
+            f"dataset {known.name!r}: hours were loaded by {known.time!r}, and the schema's time is now {wanted.time!r}", hint=hint
+        )
     columns = (dataclasses.replace(c, nullable=c.nullable or c.name not in old or old[c.name].nullable) for c in wanted.columns)
     return dataclasses.replace(wanted, columns=tuple(columns))
 
@@ -114,13 +141,21 @@ def check_covers(manifest: Manifest, loaded: LedgerRow) -> None:
         for first, end in known:
             if not any(start <= first and end <= stop for start, stop in ranges.get(shard, ())):
                 what = f"{manifest.dataset} {hour_text(manifest.hour)}"
-                raise LoadError(f"{what}: the archive no longer has all of offsets {first} to {end} of shard {shard}, which were loaded before",
-                                hint="the hour stays as it is; to load what is left, delete its row from penstock_ledger first")
+                raise LoadError(
+                    f"{what}: the archive no longer has all of offsets {first} to {end} of shard {shard}, which were loaded before",
+                    hint="the hour stays as it is; to load what is left, delete its row from penstock_ledger first",
+                )
 
 
 def _stored_as(column: Column) -> str:
     """How the column's values are stored: what must not change."""
-    return "string" if column.kind in ("string", "enum") else f"decimal with {column.scale} places" if column.kind == "decimal" else column.kind
+    return (
+        "string"
+        if column.kind in ("string", "enum")
+        else f"decimal with {column.scale} places"
+        if column.kind == "decimal"
+        else column.kind
+    )
 
 
 def _of(schema: Schema, name: str) -> Dataset:

@@ -6,6 +6,7 @@ Beside the datasets' tables stand `penstock_ledger(dataset, hour, manifest_hash,
 DuckDB lets one process write, or several read. So nothing is held open between calls: each opens the file, backs off while another process has
 it, and closes it again, and an export and a reader take turns. Timestamps are TIMESTAMP, in UTC.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -79,11 +80,15 @@ class DuckDbWarehouse:
                         if column.name not in names:
                             connection.execute(f"ALTER TABLE {_quoted(dataset.name)} ADD COLUMN {_quoted(column.name)} {_type(column)}")
                 connection.execute("DELETE FROM penstock_datasets WHERE dataset = ?", [dataset.name])
-                connection.execute("INSERT INTO penstock_datasets VALUES (?, ?)", [dataset.name, json.dumps(dataclasses.asdict(definition))])
+                connection.execute(
+                    "INSERT INTO penstock_datasets VALUES (?, ?)", [dataset.name, json.dumps(dataclasses.asdict(definition))]
+                )
                 connection.execute("COMMIT")
             except duckdb.Error as problem:
-                raise ConfigurationError(f"the table of dataset {dataset.name!r} cannot be made in {self.path}: {problem}",
-                                         hint="rename a table of that name that Penstock did not make or that was changed by hand") from problem
+                raise ConfigurationError(
+                    f"the table of dataset {dataset.name!r} cannot be made in {self.path}: {problem}",
+                    hint="rename a table of that name that Penstock did not make or that was changed by hand",
+                ) from problem
         self._prepared[dataset.name] = dataset
 
     def load(self, manifest: Manifest, paths: Sequence[str], now: int) -> Literal["loaded", "unchanged"]:
@@ -116,7 +121,9 @@ class DuckDbWarehouse:
                 self.step("commit")
                 connection.execute("COMMIT")
             except duckdb.Error as problem:
-                raise UnavailableError(f"{what}: the load may be committed or not: {problem}", hint="export the hour again: the ledger knows") from problem
+                raise UnavailableError(
+                    f"{what}: the load may be committed or not: {problem}", hint="export the hour again: the ledger knows"
+                ) from problem
             self.step("committed")
         return "loaded"
 
@@ -169,8 +176,10 @@ class DuckDbWarehouse:
         if rows != manifest.rows:
             raise LoadError(f"{what}: the files gave {rows} rows and the manifest has {manifest.rows}; nothing was loaded")
         if inside != rows:
-            raise LoadError(f"{what}: {rows - inside} of {rows} rows lie outside the hour by {dataset.time!r}; nothing was loaded",
-                            hint="they would not be replaced when the hour is loaded again; the archive's files are wrong")
+            raise LoadError(
+                f"{what}: {rows - inside} of {rows} rows lie outside the hour by {dataset.time!r}; nothing was loaded",
+                hint="they would not be replaced when the hour is loaded again; the archive's files are wrong",
+            )
 
     def _replace(self, connection: Any, dataset: Dataset, manifest: Manifest, paths: Sequence[str], now: int, what: str) -> None:
         """Put the staged rows in the place of the hour's, see that they are the files' rows, and say so in the ledger."""
@@ -184,13 +193,18 @@ class DuckDbWarehouse:
         wanted = connection.execute(f"{total} {_parquet(paths)}").fetchone()
         stored = connection.execute(f"{total} {_quoted(dataset.name)} WHERE {_within(dataset)}", _hour(manifest.hour)).fetchone()
         if stored != wanted:
-            raise LoadError(f"{what}: the table gives back other rows than the files hold: {stored}, not {wanted}, is the count and sum of {dataset.time!r}; "
-                            "nothing was loaded", hint="this is a fault of the DuckDB version installed: try another one")
+            raise LoadError(
+                f"{what}: the table gives back other rows than the files hold: {stored}, not {wanted}, is the count and sum of {dataset.time!r}; "
+                "nothing was loaded",
+                hint="this is a fault of the DuckDB version installed: try another one",
+            )
         self.step("ledger")
         hour = _timestamp(manifest.hour)
         connection.execute("DELETE FROM penstock_ledger WHERE dataset = ? AND hour = ?", [manifest.dataset, hour])
-        connection.execute("INSERT INTO penstock_ledger VALUES (?, ?, ?, ?, ?, ?)", [
-            manifest.dataset, hour, manifest.hash, manifest.rows, json.dumps(manifest.ranges, sort_keys=True), _timestamp(now)])
+        connection.execute(
+            "INSERT INTO penstock_ledger VALUES (?, ?, ?, ?, ?, ?)",
+            [manifest.dataset, hour, manifest.hash, manifest.rows, json.dumps(manifest.ranges, sort_keys=True), _timestamp(now)],
+        )
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -234,14 +248,20 @@ class DuckDbWarehouse:
                 if "lock" not in text and "different configuration" not in text:
                     raise self._opening(problem) from problem
                 if time.monotonic() + pause > deadline:
-                    raise UnavailableError(f"{self.path} has been held by another process for {self._timeout:g} s: {text}",
-                                           hint="wait for the export or query that uses it to end") from problem
+                    raise UnavailableError(
+                        f"{self.path} has been held by another process for {self._timeout:g} s: {text}",
+                        hint="wait for the export or query that uses it to end",
+                    ) from problem
             time.sleep(pause * random.uniform(0.5, 1.0))  # so that two that wait do not wake together for ever
             pause = min(2 * pause, 0.25)
 
     def _opening(self, problem: Exception) -> PenstockError:
-        if "not a valid DuckDB" in str(problem) or isinstance(problem, (duckdb.SerializationException, duckdb.FatalException, duckdb.InternalException)):
-            return CorruptionError(f"{self.path} is not a sound DuckDB file: {problem}", hint="move it away and export the hours again from the archive")
+        if "not a valid DuckDB" in str(problem) or isinstance(
+            problem, (duckdb.SerializationException, duckdb.FatalException, duckdb.InternalException)
+        ):
+            return CorruptionError(
+                f"{self.path} is not a sound DuckDB file: {problem}", hint="move it away and export the hours again from the archive"
+            )
         return ConfigurationError(f"{self.path} cannot be opened: {problem}", hint="name a file in a directory that can be written to")
 
 
@@ -257,9 +277,20 @@ def _definition(connection: Any, dataset: str) -> Dataset | None:
 def _ledger(connection: Any, dataset: str, hour: int | None = None) -> list[LedgerRow]:
     """The ledger's rows of a dataset, in order; of one hour if given."""
     condition, values = ("AND hour = ?", [_timestamp(hour)]) if hour is not None else ("", [])
-    select = f'SELECT dataset, hour, manifest_hash, "rows", ranges, loaded_at FROM penstock_ledger WHERE dataset = ? {condition} ORDER BY hour'
-    return [LedgerRow(name, from_datetime(at), manifest_hash, rows, {shard: [tuple(pair) for pair in pairs] for shard, pairs in json.loads(ranges).items()},
-                      from_datetime(loaded)) for name, at, manifest_hash, rows, ranges, loaded in connection.execute(select, [dataset, *values]).fetchall()]
+    select = (
+        f'SELECT dataset, hour, manifest_hash, "rows", ranges, loaded_at FROM penstock_ledger WHERE dataset = ? {condition} ORDER BY hour'
+    )
+    return [
+        LedgerRow(
+            name,
+            from_datetime(at),
+            manifest_hash,
+            rows,
+            {shard: [tuple(pair) for pair in pairs] for shard, pairs in json.loads(ranges).items()},
+            from_datetime(loaded),
+        )
+        for name, at, manifest_hash, rows, ranges, loaded in connection.execute(select, [dataset, *values]).fetchall()
+    ]
 
 
 def _checked(dataset: Dataset, entry: Entry, path: str, what: str) -> tuple[str, ...]:
@@ -293,8 +324,10 @@ def _checked(dataset: Dataset, entry: Entry, path: str, what: str) -> tuple[str,
             if _plain(found.type) != _plain(wanted.type):
                 problem = f"has {found.name!r} as {found.type}, not {wanted.type}"
     if problem:
-        raise LoadError(f"{what}: {path} {problem}; nothing was loaded",
-                        hint="the dataset was archived with another schema: rebuild the hour, or give the schema another name")
+        raise LoadError(
+            f"{what}: {path} {problem}; nothing was loaded",
+            hint="the dataset was archived with another schema: rebuild the hour, or give the schema another name",
+        )
     return tuple(schema.names)
 
 

@@ -8,6 +8,7 @@ The order matters: the progress of the partitions is read BEFORE the index. An a
 read after the cell has all that the cell promises; the other way round an hour could look complete whose last file was not yet listed. Hence
 `due_hours` takes progress as values and the archive as a store.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -62,8 +63,16 @@ def manifest_of(archive: Archive, dataset: str, hour: int) -> Manifest:
     return Manifest(dataset, hour, tuple(archive.entries(dataset, hour)))
 
 
-def due_hours(archive: Archive, dataset: str, progress: Sequence[PartitionProgress], ledger: Sequence[LedgerRow], now: int, *,
-              grace: int = GRACE, reload_interval: int = RELOAD_INTERVAL) -> list[int]:
+def due_hours(
+    archive: Archive,
+    dataset: str,
+    progress: Sequence[PartitionProgress],
+    ledger: Sequence[LedgerRow],
+    now: int,
+    *,
+    grace: int = GRACE,
+    reload_interval: int = RELOAD_INTERVAL,
+) -> list[int]:
     """The hours of a dataset to load now, in order.
 
     progress: of EVERY partition of the topic, claimed or not, read before this call. ledger: the dataset's, from the warehouse. An hour that was
@@ -107,8 +116,16 @@ def export_hour(archive: Archive, warehouse: Warehouse, dataset: Dataset, hour: 
     return ExportResult(dataset.name, hour, manifest.rows, len(manifest.entries), outcome)
 
 
-def export_due(archive: Archive, warehouse: Warehouse, dataset: Dataset, progress: Sequence[PartitionProgress], now: int, *,
-               grace: int = GRACE, reload_interval: int = RELOAD_INTERVAL) -> Iterator[ExportResult]:
+def export_due(
+    archive: Archive,
+    warehouse: Warehouse,
+    dataset: Dataset,
+    progress: Sequence[PartitionProgress],
+    now: int,
+    *,
+    grace: int = GRACE,
+    reload_interval: int = RELOAD_INTERVAL,
+) -> Iterator[ExportResult]:
     """Load all hours that are due, in order, and yield what became of each. See `due_hours` for `progress`.
 
     An hour that fails is reported and the next ones go on; after a store that does not answer they do not, for it is not the hour's fault. Errors
@@ -116,7 +133,9 @@ def export_due(archive: Archive, warehouse: Warehouse, dataset: Dataset, progres
     """
     with warehouse.session():
         warehouse.prepare(dataset)
-        for hour in due_hours(archive, dataset.name, progress, warehouse.ledger(dataset.name), now, grace=grace, reload_interval=reload_interval):
+        for hour in due_hours(
+            archive, dataset.name, progress, warehouse.ledger(dataset.name), now, grace=grace, reload_interval=reload_interval
+        ):
             try:
                 yield export_hour(archive, warehouse, dataset, hour, now)
             except PenstockError as problem:

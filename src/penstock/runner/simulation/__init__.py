@@ -1,4 +1,5 @@
 """The deterministic simulation: `run_schedule(seed)` for a random schedule, `run_with_fault` for one fault at one call."""
+
 from __future__ import annotations
 
 import collections

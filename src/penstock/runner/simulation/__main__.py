@@ -1,4 +1,5 @@
 """python -m penstock.runner.simulation [--schedules N] [--seed S] [--only K]: run schedules, or repeat one."""
+
 from __future__ import annotations
 
 import argparse
@@ -10,7 +11,9 @@ from penstock.runner.simulation import Difference, run_schedule
 
 def main() -> int:
     """Run the schedules asked for; 1 if any found a difference."""
-    parser = argparse.ArgumentParser(prog="python -m penstock.runner.simulation", description="Seeded schedules of faults against the exactly-once protocol.")
+    parser = argparse.ArgumentParser(
+        prog="python -m penstock.runner.simulation", description="Seeded schedules of faults against the exactly-once protocol."
+    )
     parser.add_argument("--schedules", type=int, default=200, help="how many (default: %(default)s)")
     parser.add_argument("--seed", default="0", help="what the schedules' seeds begin with (default: %(default)s)")
     parser.add_argument("--only", metavar="SEED", help="repeat the one schedule with this very seed")

@@ -1,4 +1,5 @@
 """What the simulator's log holds, and what a batch computation over it gives: plain dictionaries, nothing of the stream's code."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -16,10 +17,20 @@ LATENESS = 4 * MINUTE
 START = 1_431_856_800 * SECOND  # 2015-05-17T10:00Z
 PRECISION = 4
 
-schema = Schema("events", time="ts", lateness="4m", ahead="1h", fields={"ts": Timestamp("ms"), "key": String(), "kind": String(nullable=True), "user": Int(), "amount": Int()})
-rollup = Rollup("totals", of=schema, entity="key",
-                measures={"events": Count(), "amount": Sum("amount"), "least": Min("amount"), "users": Uniques("user", precision=PRECISION)},
-                by=[By(keep={"1m": "1d", "5m": "1d", "15m": "1d"}), By("kind", keep={"1m": "1d", "15m": "1d"})])
+schema = Schema(
+    "events",
+    time="ts",
+    lateness="4m",
+    ahead="1h",
+    fields={"ts": Timestamp("ms"), "key": String(), "kind": String(nullable=True), "user": Int(), "amount": Int()},
+)
+rollup = Rollup(
+    "totals",
+    of=schema,
+    entity="key",
+    measures={"events": Count(), "amount": Sum("amount"), "least": Min("amount"), "users": Uniques("user", precision=PRECISION)},
+    by=[By(keep={"1m": "1d", "5m": "1d", "15m": "1d"}), By("kind", keep={"1m": "1d", "15m": "1d"})],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +59,9 @@ def items(rng: random.Random, count: int) -> tuple[Item, ...]:
         time += rng.choice((0, 20, 60, 120)) * SECOND
         what = rng.choices(("record", "malformed", "future", "skip"), (85, 5, 4, 6))[0]
         back = rng.randint(0, 9) * MINUTE if rng.random() < 0.3 else 0
-        made.append(Item(what, max(START, time - back), rng.choice("ab"), rng.choice(("x", "y", None)), rng.randint(1, 50), rng.randint(-9, 9)))
+        made.append(
+            Item(what, max(START, time - back), rng.choice("ab"), rng.choice(("x", "y", None)), rng.randint(1, 50), rng.randint(-9, 9))
+        )
     return tuple(made)
 
 
@@ -82,9 +95,23 @@ def batch(log: tuple[Item, ...], end: int, lost: frozenset[int] = frozenset()) -
             if verdicts[-1] == "accepted":
                 for breakdown, by in enumerate(rollup.by):
                     for width in by.widths:
-                        groups.setdefault((width, breakdown, item.time // width, item.key, (item.kind,) if by.dimensions else ()), []).append(item)
-    cells = {cell: (len(group), sum(i.amount for i in group), min(i.amount for i in group), registers(frozenset(i.user for i in group))) for cell, group in groups.items()}
-    return Batch(end, watermark, verdicts.count("accepted"), verdicts.count("rejected"), verdicts.count("late"), verdicts.count("skipped"), tuple(verdicts), cells)
+                        groups.setdefault(
+                            (width, breakdown, item.time // width, item.key, (item.kind,) if by.dimensions else ()), []
+                        ).append(item)
+    cells = {
+        cell: (len(group), sum(i.amount for i in group), min(i.amount for i in group), registers(frozenset(i.user for i in group)))
+        for cell, group in groups.items()
+    }
+    return Batch(
+        end,
+        watermark,
+        verdicts.count("accepted"),
+        verdicts.count("rejected"),
+        verdicts.count("late"),
+        verdicts.count("skipped"),
+        tuple(verdicts),
+        cells,
+    )
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -3,6 +3,7 @@
 A schedule is one random interleaving of small atomic steps, with faults at any of them. Then the faults stop, everything must be done in a
 bounded number of steps, and tables and archive must hold what a batch computation over the log gives. See DESIGN.md and `oracle`.
 """
+
 from __future__ import annotations
 
 import collections
@@ -67,7 +68,7 @@ class ManualDriver:
         """A job that is stopped between two calls simply never goes on."""
         self.job = None
 
-    def step(self, world: "World") -> None:
+    def step(self, world: World) -> None:
         """Begin a job that is due, or make the call that one waits for."""
         if self.job is None:
             self.job = next((job for job in (shard.work() for shard in list(self.shards())) if job is not None), None)
@@ -85,7 +86,7 @@ class ManualDriver:
             else:
                 self.resume(answer, None, world)
 
-    def resume(self, answer: Any, problem: Exception | None, world: "World") -> None:
+    def resume(self, answer: Any, problem: Exception | None, world: World) -> None:
         """On to the next call."""
         assert self.job is not None
         try:
@@ -100,7 +101,7 @@ class ManualDriver:
 class Surrounding:
     """What a component sees of the world: a deployment with its own idea of the time. direct: it makes its calls itself, as a spout does."""
 
-    def __init__(self, world: "World", *, direct: bool) -> None:
+    def __init__(self, world: World, *, direct: bool) -> None:
         self.world, self.skew = world, world.rng.randint(-300, 300) * SECOND if world.random_faults else 0
         self.table: Any = _Direct(world, "table", world.table) if direct else world.table
         self.log: Any = _Direct(world, "log", world.log) if direct else world.log
@@ -118,7 +119,9 @@ class Surrounding:
         """A new name."""
         return f"{self.world.fresh():08x}"
 
-    def new_driver(self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int) -> ManualDriver:
+    def new_driver(
+        self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int
+    ) -> ManualDriver:
         """The simulator steps the jobs."""
         return ManualDriver(shards, failed)
 
@@ -126,7 +129,7 @@ class Surrounding:
 class _Direct:
     """A store whose reads of a spout can fail."""
 
-    def __init__(self, world: "World", name: str, store: Any) -> None:
+    def __init__(self, world: World, name: str, store: Any) -> None:
         self._world, self._name, self._store = world, name, store
 
     def get(self, *arguments: Any) -> Any:
@@ -173,7 +176,10 @@ class World:
         self.begun: dict[int, set[int]] = {partition: set() for partition in range(partitions)}
         self.log.create(schema.name, partitions)
         registry, self.pairs = Registry(self.table), []
-        for name, bolt, makes in (("rollups", RollupBolt, RollupBolt.definition_of(schema, [rollup])), ("archive", ArchiveBolt, ArchiveBolt.definition_of(schema))):
+        for name, bolt, makes in (
+            ("rollups", RollupBolt, RollupBolt.definition_of(schema, [rollup])),
+            ("archive", ArchiveBolt, ArchiveBolt.definition_of(schema)),
+        ):
             definition = BoltDefinition(f"simulated.{name}", **makes)
             registry.prepare(definition, self.log, schema.name)
             self.pairs.append(Pair(definition, bolt))
@@ -185,7 +191,14 @@ class World:
     def config(self, pair: Pair) -> dict[str, str]:
         """A component's configuration."""
         definition = pair.definition
-        settings = {"bolt": definition.bolt, "generation": definition.generation, "schema": definition.schema, "flush": FLUSH, "limits": vars(LIMITS), "rollups": list(definition.rollups)}
+        settings = {
+            "bolt": definition.bolt,
+            "generation": definition.generation,
+            "schema": definition.schema,
+            "flush": FLUSH,
+            "limits": vars(LIMITS),
+            "rollups": list(definition.rollups),
+        }
         return {CONFIG: json.dumps(settings), DEPLOYMENT: ""}
 
     def new_bolt(self, pair: Pair) -> None:
@@ -279,9 +292,17 @@ class World:
         """A producer appends a batch."""
         partition = self.rng.randrange(len(self.items))
         at, log = self.log.end(schema.name, partition), self.items[partition]
-        some = list(itertools.takewhile(lambda item: item.what != "skip", log[at:at + self.rng.choice((1, 2, 4))]))
+        some = list(itertools.takewhile(lambda item: item.what != "skip", log[at : at + self.rng.choice((1, 2, 4))]))
         if some:
-            self.log.append(schema.name, partition, [encode_list([item.value() for item in some], [item.time + SECOND for item in some], codec=self.rng.choice(("none", "lz4")))])
+            self.log.append(
+                schema.name,
+                partition,
+                [
+                    encode_list(
+                        [item.value() for item in some], [item.time + SECOND for item in some], codec=self.rng.choice(("none", "lz4"))
+                    )
+                ],
+            )
         elif at < len(log):
             self.log.skip(schema.name, partition)
 
@@ -371,7 +392,7 @@ class World:
             self.clock += rng.randint(1, 60) * SECOND
             self.faults["time passed"] += 1
 
-    def run(self) -> "World":
+    def run(self) -> World:
         """The schedule, to its end. Raises Difference."""
         try:
             for _ in range(self.rng.randint(200, 2500) if self.random_faults else 0):
@@ -390,21 +411,32 @@ class World:
             while self.net:
                 self.late(self.net.pop())
             self.verify()
-        except Exception as problem:  # noqa: BLE001 - whatever a component raises here, it must not
+        except Exception as problem:
             what = problem if isinstance(problem, Difference) else repr(problem)
-            raise Difference(f"seed {self.seed!r}{f', {self.fault} call {self.at}' if self.fault else ''}: {what}\n  faults: {dict(self.faults)}") from problem
+            raise Difference(
+                f"seed {self.seed!r}{f', {self.fault} call {self.at}' if self.fault else ''}: {what}\n  faults: {dict(self.faults)}"
+            ) from problem
         return self
 
     # What must hold.
 
     def controls(self) -> list[tuple[Pair, int, Control]]:
         """The control cells as they are."""
-        return [(pair, shard.partition, control) for pair in self.pairs for shard, control in Registry(self.table).shards(pair.definition.bolt, pair.definition.generation)]
+        return [
+            (pair, shard.partition, control)
+            for pair in self.pairs
+            for shard, control in Registry(self.table).shards(pair.definition.bolt, pair.definition.generation)
+        ]
 
     def finished(self) -> bool:
         """Whether everything is committed, folded and indexed."""
-        return all(control.done.offset == len(self.items[partition]) and control.flushing <= control.done.offset and not control.files
-                   and (pair.bolt_cls is not RollupBolt or control.folded >= control.done.watermark - LATENESS) for pair, partition, control in self.controls())
+        return all(
+            control.done.offset == len(self.items[partition])
+            and control.flushing <= control.done.offset
+            and not control.files
+            and (pair.bolt_cls is not RollupBolt or control.folded >= control.done.watermark - LATENESS)
+            for pair, partition, control in self.controls()
+        )
 
     def check_swap(self, row: bytes, old: Control, new: Control) -> None:
         """Nothing goes back, and every offset is counted."""
@@ -428,7 +460,11 @@ class World:
     def cells(self, partition: int) -> dict[tuple[Any, ...], tuple[int, int, int, bytes]]:
         """What the tables hold of a partition, decoded."""
         plan, found = RollupPlan(rollup), {}
-        mine = next(shard.key for shard, _ in Registry(self.table).shards(self.pairs[0].definition.bolt, self.pairs[0].definition.generation) if shard.partition == partition)
+        mine = next(
+            shard.key
+            for shard, _ in Registry(self.table).shards(self.pairs[0].definition.bolt, self.pairs[0].definition.generation)
+            if shard.partition == partition
+        )
         prefixes = {kernels.entity_prefix(schema.fields["key"], key) + bytes([b]): b for key in "ab" for b in range(len(rollup.by))}
         for width in rollup.widths():
             span = Granularity(width).span
@@ -449,11 +485,21 @@ class World:
             expected = batch(self.items[partition], len(self.items[partition]), lost)
             done = control.done
             if (done.offset, done.watermark, done.accepted, done.rejected, done.late, done.skipped) != (
-                    expected.offset, expected.watermark, expected.accepted, expected.rejected, expected.late, expected.skipped):
+                expected.offset,
+                expected.watermark,
+                expected.accepted,
+                expected.rejected,
+                expected.late,
+                expected.skipped,
+            ):
                 raise Difference(f"control cell of {pair.definition.bolt} is wrong: {done}")
             if pair.bolt_cls is RollupBolt:
                 if not lost & self.begun[partition]:  # lost after a flush of it began: in some cells only
-                    canonical = {cell: value for cell, value in expected.cells.items() if cell[0] == rollup.by[cell[1]].widths[0] or (cell[2] + 1) * cell[0] <= control.folded}
+                    canonical = {
+                        cell: value
+                        for cell, value in expected.cells.items()
+                        if cell[0] == rollup.by[cell[1]].widths[0] or (cell[2] + 1) * cell[0] <= control.folded
+                    }
                     self.compare(self.cells(partition), canonical)
             else:
                 self.check_archive(partition, expected.verdicts)
@@ -472,7 +518,11 @@ class World:
             for hour in self.archive.hours(dataset):
                 for entry in self.archive.entries(dataset, hour):
                     if entry.shard.endswith(f"-{partition}"):
-                        found += pq.read_table(io.BytesIO(self.archive.read(entry.path)), use_threads=False, pre_buffer=False).column("log_offset").to_pylist()
+                        found += (
+                            pq.read_table(io.BytesIO(self.archive.read(entry.path)), use_threads=False, pre_buffer=False)
+                            .column("log_offset")
+                            .to_pylist()
+                        )
             if sorted(found) != [offset for offset, one in enumerate(verdicts) if one == verdict]:
                 raise Difference(f"the archive's {dataset} of partition {partition} holds offsets {sorted(found)}")
 
