@@ -30,7 +30,6 @@ def tune() -> None:
 
     Once a process, before the first tuple.
     """
-    gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     if _glibc is not None:
         _glibc.mallopt(_MMAP_THRESHOLD, LARGEST)
