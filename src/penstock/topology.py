@@ -23,7 +23,13 @@ from penstock.rollup.registry import BoltDefinition
 from penstock.spouts.base import CONFIG, BatchSpout
 
 
-RESERVED = {
+def snake(name: str) -> str:
+    """AdvertiserAnalytics -> advertiser_analytics."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+# What the class holds beside its components.
+RESERVED = (
     "config",
     "definitions",
     "read",
@@ -34,23 +40,7 @@ RESERVED = {
     "to_flux_dict",
     "topology_name",
     "write",
-}
-
-
-def snake(name: str) -> str:
-    """AdvertiserAnalytics -> advertiser_analytics."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-RESERVED = (
-    "config",
-    "definitions",
-    "specs",
-    "thrift_bolts",
-    "thrift_spouts",
-    "thrift_topology",
-    "topology_name",
-)  # what a topology's class says of itself
+)
 
 
 class _TopologyType(TopologyType):

@@ -64,8 +64,9 @@ class Reader:
 
 def decoder_of(schema: Schema) -> Decoder:
     """The decoder of the schema's format. Raises DeclarationError if it cannot be imported."""
+    decoder: Decoder
     if schema.format in kernels.DECODERS:
-        decoder: Decoder = kernels.DECODERS[schema.format](schema.fields)
+        decoder = kernels.DECODERS[schema.format](schema.fields)
         return decoder
     module, _, name = schema.format.partition(":")
     try:
@@ -75,7 +76,7 @@ def decoder_of(schema: Schema) -> Decoder:
             f"schema {schema.name!r}: decoder {schema.format} cannot be imported ({problem})",
             hint="a worker must be able to import it: keep it in a module of the project",
         ) from None
-    decoder: Decoder = found(schema.fields)  # type: ignore[operator]
+    decoder = found(schema.fields)  # type: ignore[operator]
     return decoder
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 
-from penstock.runner.simulation.world import Difference, World
+from penstock.runner.simulation.checks import Difference
+from penstock.runner.simulation.world import World
 
 FAULTS = ("before", "after", "lost", "refused")  # a crash before or after the call; its answer lost; an error without effect
 

@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
 import itertools
 import json
 import random
 import threading
-from typing import Any, Callable, Collection, Sequence
+from typing import Any, Callable, Collection
 
-import pyarrow.parquet as pq
 
-from penstock import kernels
 from penstock.archive.memory import MemoryArchive
 from penstock.bolts.archive import ArchiveBolt
 from penstock.bolts.rollup import RollupBolt
 from penstock.errors import PenstockError, UnavailableError
-from penstock.kernels import RollupPlan
 from penstock.kernels.encode import encode_list
 from penstock.log.memory import MemoryLog
-from penstock.model import Granularity
 from penstock.model.units import SECOND
 from penstock.rollup.calls import Call, Job, Pause
 from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.rollup.shard import Limits, Shard
+from penstock.runner.simulation.checks import Difference, cells, verify
 from penstock.runner.simulation.oracle import LATENESS, Item, batch, items, rollup, schema
 from penstock.runner.wire import TICK, Task
 from penstock.spouts.base import CONFIG, DEPLOYMENT
@@ -41,11 +37,6 @@ STEP = 50_000  # microseconds that a step takes
 LIMITS = Limits(flush_offsets=6, flush_bytes=1 << 20, pending=2)
 FLUSH = 1 * SECOND
 TIMEOUT, BOUND = 300, 40_000  # steps: until a tuple is failed; within which all must be done once the faults stop
-DATASETS = {"accepted": "events", "late": "events_late", "rejected": "events_rejects"}
-
-
-class Difference(AssertionError):
-    """The world is not as it must be."""
 
 
 class Crash(Exception):
@@ -410,7 +401,7 @@ class World:
                     raise Difference(f"stalled: {[control for _, _, control in self.controls()]}")
             while self.net:
                 self.late(self.net.pop())
-            self.verify()
+            verify(self)
         except Exception as problem:
             what = problem if isinstance(problem, Difference) else repr(problem)
             raise Difference(
@@ -452,79 +443,10 @@ class World:
         upto, partition = self.upto[tup_id], int(tup_id.split(":")[0])
         if self.lossy:
             return
-        stored = self.cells(partition)
+        stored = cells(self, partition)
         for cell, (events, *_) in batch(self.items[partition], upto).cells.items():
             if cell[0] == rollup.by[cell[1]].widths[0] and stored.get(cell, (0,))[0] < events:
                 raise Difference("acked, and not durable")
-
-    def cells(self, partition: int) -> dict[tuple[Any, ...], tuple[int, int, int, bytes]]:
-        """What the tables hold of a partition, decoded."""
-        plan, found = RollupPlan(rollup), {}
-        mine = next(
-            shard.key
-            for shard, _ in Registry(self.table).shards(self.pairs[0].definition.bolt, self.pairs[0].definition.generation)
-            if shard.partition == partition
-        )
-        prefixes = {kernels.entity_prefix(schema.fields["key"], key) + bytes([b]): b for key in "ab" for b in range(len(rollup.by))}
-        for width in rollup.widths():
-            span = Granularity(width).span
-            for row, columns in self.table.scan(rollup.table(width)):
-                breakdown = next(b for prefix, b in prefixes.items() if row.startswith(prefix))
-                key, bucket, dimensions = kernels.split_row(plan, breakdown, row)
-                for column, value in columns.items():
-                    _, offset, shard = kernels.split_column(column)
-                    if shard == mine:
-                        events, amount, least, users = kernels.decode_cell(plan, value)
-                        found[width, breakdown, bucket * span + offset, key, tuple(dimensions)] = (events, amount, least, users.registers())
-        return found
-
-    def verify(self) -> None:
-        """Tables and archive hold what the batch computation gives."""
-        for pair, partition, control in self.controls():
-            lost = frozenset(itertools.chain.from_iterable(range(a, b) for a, b in control.done.lost))
-            expected = batch(self.items[partition], len(self.items[partition]), lost)
-            done = control.done
-            if (done.offset, done.watermark, done.accepted, done.rejected, done.late, done.skipped) != (
-                expected.offset,
-                expected.watermark,
-                expected.accepted,
-                expected.rejected,
-                expected.late,
-                expected.skipped,
-            ):
-                raise Difference(f"control cell of {pair.definition.bolt} is wrong: {done}")
-            if pair.bolt_cls is RollupBolt:
-                if not lost & self.begun[partition]:  # lost after a flush of it began: in some cells only
-                    canonical = {
-                        cell: value
-                        for cell, value in expected.cells.items()
-                        if cell[0] == rollup.by[cell[1]].widths[0] or (cell[2] + 1) * cell[0] <= control.folded
-                    }
-                    self.compare(self.cells(partition), canonical)
-            else:
-                self.check_archive(partition, expected.verdicts)
-
-    @staticmethod
-    def compare(stored: dict[Any, Any], expected: dict[Any, Any]) -> None:
-        """Cell for cell."""
-        wrong = [(cell, stored.get(cell), expected.get(cell)) for cell in {**stored, **expected} if stored.get(cell) != expected.get(cell)]
-        if wrong:
-            raise Difference(f"{len(wrong)} cells are wrong, the first (cell, stored, expected): {wrong[0]}")
-
-    def check_archive(self, partition: int, verdicts: Sequence[str]) -> None:
-        """Every record is in its dataset once."""
-        for verdict, dataset in DATASETS.items():
-            found: list[int] = []
-            for hour in self.archive.hours(dataset):
-                for entry in self.archive.entries(dataset, hour):
-                    if entry.shard.endswith(f"-{partition}"):
-                        found += (
-                            pq.read_table(io.BytesIO(self.archive.read(entry.path)), use_threads=False, pre_buffer=False)
-                            .column("log_offset")
-                            .to_pylist()
-                        )
-            if sorted(found) != [offset for offset, one in enumerate(verdicts) if one == verdict]:
-                raise Difference(f"the archive's {dataset} of partition {partition} holds offsets {sorted(found)}")
 
 
 class _WatchedTable(MemoryTable):
