@@ -17,11 +17,7 @@ $(VENV)/.made: $(SOURCES)
 	@touch $@
 
 $(VENV)/.made-test: $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@touch $@
-
-$(VENV)/.made-bench: $(VENV)/.made-test
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	@touch $@
 
 run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
@@ -35,7 +31,7 @@ test: $(VENV)/.made-test ## all tests
 test-fast: $(VENV)/.made-test ## unit and contract tests alone
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
 
-bench: $(VENV)/.made-bench ## the benchmarks; writes bench/results.json
+bench: $(VENV)/.made-test ## the benchmarks; writes bench/results.json
 	$(BIN)/python -m bench
 
 lint: $(VENV)/.made-test ## ruff and mypy
