@@ -18,7 +18,7 @@ from penstock.model.units import HOUR, hour_text
 from penstock.rollup.calls import Call, Job, until_answered
 from penstock.rollup.control import Progress, ShardId
 from penstock.rollup.reader import Run
-from penstock.rollup.shard import Limits, Shard, Surroundings
+from penstock.rollup.shard import Shard, Surroundings
 from penstock.warehouse import Dataset
 from penstock.warehouse.datasets import arrow_schema, datasets_of, reject_value
 
@@ -28,7 +28,6 @@ class ArchiveBolt(BatchBolt):
 
     kind: ClassVar[str] = "archive"
     flush_default: ClassVar[str] = "30s"
-    limits: ClassVar[Limits] = Limits(flush_offsets=1 << 18, flush_bytes=64 << 20)
 
     def open(self) -> None:
         """Find the archive and its datasets."""

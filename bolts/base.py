@@ -65,7 +65,7 @@ class BatchBolt(Bolt):
     """
 
     columns: ClassVar[tuple[str, ...] | None] = None
-    limits: ClassVar[Limits] = Limits(flush_offsets=1 << 18, flush_bytes=64 << 20)
+    limits: ClassVar[Limits] = Limits()
     flush_default: ClassVar[str] = "5s"
     flush_threads: ClassVar[int] = 1
     auto_ack = False

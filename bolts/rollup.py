@@ -10,13 +10,12 @@ from penstock.kernels import RollupPlan
 from penstock.model import Rollup, Schema, fingerprint
 from penstock.rollup.control import ShardId
 from penstock.rollup.rollup_shard import RollupShard
-from penstock.rollup.shard import Limits, Shard
+from penstock.rollup.shard import Shard
 
 
 class RollupBolt(BatchBolt):
     """Counts every accepted record exactly once into the cells of its roll-ups."""
 
-    limits: ClassVar[Limits] = Limits()
     kind: ClassVar[str] = "rollup"
 
     @classmethod

@@ -122,13 +122,6 @@ class Registry:
         self.table.compare_and_set(CONTROL_TABLE, row.encode(), CONTROL_COLUMN, None, data)
         return self._get(row) or value
 
-    def _set(self, row: str, value: dict[str, Any]) -> None:
-        """What may change within a generation, how long cells are kept and ratios, is the last one's that was started."""
-        found = self._get(row)
-        if found != value:
-            old = None if found is None else json.dumps(found, sort_keys=True).encode()
-            self.table.compare_and_set(CONTROL_TABLE, row.encode(), CONTROL_COLUMN, old, json.dumps(value, sort_keys=True).encode())
-
     def _get(self, row: str) -> dict[str, Any] | None:
         found = self.table.get(CONTROL_TABLE, [(row.encode(), CONTROL_COLUMN)])[0]
         return None if found is None else json.loads(found)

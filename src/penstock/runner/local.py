@@ -32,7 +32,6 @@ RESTARTS, CALM = 5, 60.0  # a component that raised is started again; so often w
 class _Sent:
     """A tuple on its way: for the spout's ack or fail."""
 
-    spout: _Pair
     spout_life: int
     tup_id: str
     deadline: float
@@ -219,7 +218,7 @@ class LocalRunner:
         """A spout's tuple to its bolt."""
         pair.number += 1
         tuple_id = f"{pair.definition.bolt}:{pair.number}"
-        pair.sent[tuple_id] = _Sent(pair, pair.lives["spout"], message["id"], now + MESSAGE_TIMEOUT)
+        pair.sent[tuple_id] = _Sent(pair.lives["spout"], message["id"], now + MESSAGE_TIMEOUT)
         if self._alive(pair, "bolt", now):
             self._try(pair, "bolt", {"id": tuple_id, "comp": pair.spout.name, "stream": "default", "task": 1, "tuple": message["tuple"]})
         else:
