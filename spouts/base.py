@@ -46,6 +46,8 @@ class BatchSpout(Spout):
         self.settings: dict[str, Any] = json.loads(storm_conf[CONFIG])
         if self.deployment is None:
             self.deployment = Deployment.from_json(storm_conf[DEPLOYMENT])
+        # Storm would only start a component that dies again, and its whole worker with it; the local runner ends the run and says why.
+        self.patient = "topology.name" in storm_conf
         self.index, self.tasks = task_place(context)
         self.open()
 

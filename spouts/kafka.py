@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 from penstock.errors import NotFoundError, PenstockError
 from penstock.log import Chunk
 from penstock.model import Schema
 from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
+from penstock.rollup.registry import Registry
 from penstock.rollup.shard import Limits
 from penstock.spouts.base import BatchSpout, ShellSpoutSpec
 
 TUPLE_BYTES = 1 << 20  # near 1 MiB is where Storm's pipe is fastest
 TUPLE_EVERY = 50_000  # microseconds between tuples that are not full
 TUPLE_OFFSETS = 1 << 17
-LOOK_EVERY = 1_000_000  # microseconds between two looks whether the topic is still the same one
+LOOK_EVERY = 1_000_000  # microseconds between two looks whether the topic is still the same one, and has the same partitions
+REPORT_EVERY = 5_000_000  # microseconds between two notes for lag tools
+RETRY_AFTER = 1_000_000  # microseconds of rest after an outage
+PARKED = 30_000_000  # microseconds of rest where only a person can help
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -37,6 +43,8 @@ class KafkaSpout(BatchSpout):
     """Emits raw record batches, as fetched and as compressed, for the partitions p with p mod tasks == its own index.
 
     Its only source of position is the control cell of the bolt that it feeds: at its start, and at every fail, it goes back to what is committed there.
+    Partitions that are added, and a topic that is created anew, are taken up while it runs. An outage of a store is waited out; so is, under
+    Storm, what only a person can help, and it is reported as an error every half minute.
     """
 
     @classmethod
@@ -49,55 +57,80 @@ class KafkaSpout(BatchSpout):
         return spec
 
     def open(self) -> None:
-        """Find the partitions that are this task's."""
+        """Ask no store yet: one that is down must not keep the component from starting."""
         assert self.deployment is not None
         self.limits = Limits(**self.settings["limits"])
         self.idle_every = self.settings["flush"]
         self.topic = self.deployment.topic(self.settings["schema"]["name"])
         self.active = True
         self.turn = 0
-        self.looked_at = 0
-        self.partitions = self.assigned()
+        self.look_at = 0
+        self.reported_at = self.deployment.now()
+        self.partitions: list[_Partition] = []
 
-    def assigned(self) -> list[_Partition]:
-        """This task's partitions, none of them read yet."""
+    def look(self, now: int) -> None:
+        """Take up the partitions that are this task's: all of them at first and when the topic is another one, and those that were added."""
         assert self.deployment is not None
-        log = self.deployment.log
-        incarnation = log.incarnation(self.topic)
-        return [
-            _Partition(
-                ShardId(self.settings["bolt"], self.settings["generation"], self.topic, incarnation, partition), self.deployment.fresh()
-            )
-            for partition in range(log.partitions(self.topic))
-            if partition % self.tasks == self.index
-        ]
+        incarnation, count = self.deployment.log.incarnation(self.topic), self.deployment.log.partitions(self.topic)
+        if self.partitions and self.partitions[0].shard.incarnation != incarnation:
+            log.warning("topic %s was deleted and created anew: what is in it now is counted on its own", self.topic)
+            self.partitions = []
+        known = {partition.shard.partition for partition in self.partitions}
+        for number in range(self.index, count, self.tasks):
+            if number not in known:
+                shard = ShardId(self.settings["bolt"], self.settings["generation"], self.topic, incarnation, number)
+                self.partitions.append(_Partition(shard, self.deployment.fresh()))
+        self.look_at = now + LOOK_EVERY
 
     def next_tuple(self) -> None:
         """Emit at most one tuple: of the partition whose turn it is, or the next that has something to send."""
-        for _ in range(len(self.partitions) if self.active else 0):
-            partition = self.partitions[self.turn]
+        assert self.deployment is not None
+        now = self.deployment.now()
+        if not self.active:
+            return
+        if not 0 < self.look_at - now <= PARKED:
+            try:
+                self.look(now)
+            except PenstockError as problem:
+                self.look_at = now + self.rest(problem, self.topic)
+                self.partitions = self.partitions if problem.retriable else []
+        if not 0 <= now - self.reported_at < REPORT_EVERY:
+            self.reported_at = now
+            self.deployment.log.report(self.settings["bolt"], self.topic, self.durable())
+        for _ in range(len(self.partitions)):
             self.turn = (self.turn + 1) % len(self.partitions)
+            partition = self.partitions[self.turn]
             try:
                 if self.advance(partition):
                     return
             except PenstockError as problem:
                 if not problem.retriable:
-                    raise
-                assert self.deployment is not None
-                partition.retry_at = self.deployment.now() + 1_000_000
+                    self.go_back(partition)  # whoever helps may do it in the control cell
+                partition.retry_at = now + self.rest(problem, f"{self.topic}/{partition.shard.partition}")
+
+    def rest(self, problem: PenstockError, what: str) -> int:
+        """How long to wait after an error, in microseconds. Raises it if waiting is not this runner's way."""
+        if problem.retriable:
+            log.warning("%s: %s", what, problem.message)
+            return RETRY_AFTER
+        if not self.patient:
+            raise problem
+        self.raise_exception(problem)
+        return PARKED
+
+    def durable(self) -> dict[int, int]:
+        """By partition, up to which offset its bolt has answered."""
+        return {
+            partition.shard.partition: min((previous for previous, _, _ in partition.pending.values()), default=partition.position)
+            for partition in self.partitions
+            if partition.position is not None
+        }
 
     def advance(self, partition: _Partition) -> bool:
         """Send something of a partition if there is something and it may be sent."""
         assert self.deployment is not None
         now = self.deployment.now()
-        if partition.position is None or not 0 <= now - self.looked_at < LOOK_EVERY:
-            self.looked_at = now
-            if self.deployment.log.incarnation(self.topic) != partition.shard.incarnation:
-                raise NotFoundError(
-                    f"topic {self.topic!r} was deleted and created anew",
-                    hint="start the topology again: what is in it now is counted on its own",
-                )
-        if 0 < partition.retry_at - now <= 1_000_000:
+        if 0 < partition.retry_at - now <= PARKED:
             return False
         if partition.position is None:
             partition.position = self.committed(partition.shard)
@@ -107,6 +140,9 @@ class KafkaSpout(BatchSpout):
         chunk = self.deployment.log.read(
             self.topic, partition.shard.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS)
         )
+        if self.deployment.log.incarnation(self.topic) != partition.shard.incarnation:
+            self.look_at = 0  # what was read may be another topic's
+            return False
         if chunk is not None:
             partition.full = len(chunk.data) >= TUPLE_BYTES // 2
             partition.idle_at = None
@@ -127,14 +163,18 @@ class KafkaSpout(BatchSpout):
         return self.limits.pending * self.limits.flush_offsets - offsets, self.limits.pending * self.limits.flush_bytes - size
 
     def committed(self, shard: ShardId) -> int:
-        """The position that the bolt's control cell says. Raises NotFoundError if submit did not make one."""
+        """The position that the bolt's control cell says, which is made for a partition that appeared after submit made the others'.
+
+        Raises NotFoundError if the bolt was never submitted.
+        """
         assert self.deployment is not None
-        found = self.deployment.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0]
+        table, key = self.deployment.table, (shard.row, CONTROL_COLUMN)
+        found = table.get(CONTROL_TABLE, [key])[0]
         if found is None:
-            raise NotFoundError(
-                f"shard {shard.row.decode()} has no control cell",
-                hint="submit creates it: start the topology with `penstock run` or `penstock submit`",
-            )
+            Registry(table).adopt(shard, self.deployment.log)
+            found = table.get(CONTROL_TABLE, [key])[0]
+        if found is None:
+            raise NotFoundError(f"shard {shard.row.decode()} has no control cell", hint="it was deleted: restore the control table")
         return Control.decode(found).done.offset
 
     def send(self, partition: _Partition, chunk: Chunk, caught_up: bool, now: int) -> None:

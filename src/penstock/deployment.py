@@ -6,14 +6,20 @@
     local = "data/laptop"
     partitions = 4            # of topics that are created
     topics = {ads = "ads-v2"} # where a schema's topic is called otherwise
+
+A store with a table of its own is the real one, and the rest lives below `local`:
+
+    [production.kafka]
+    bootstrap = "kafka-1:9092,kafka-2:9092"
+    [production.hbase]
+    host = "hbase-thrift"
+    port = 9090
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
 import threading
 import time
 import uuid
@@ -21,6 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, Collection
 
 from penstock.archive import Archive
+from penstock.configuration import settings_of
 from penstock.errors import ConfigurationError
 from penstock.log import Log
 from penstock.model import Schema
@@ -29,13 +36,6 @@ from penstock.rollup.shard import Shard
 from penstock.table import Table
 from penstock.warehouse import Warehouse
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-CONFIG_FILE = "penstock.toml"
-KEYS = {"local", "partitions", "topics"}
 DEFAULT_PARTITIONS = 4
 
 
@@ -43,39 +43,18 @@ class Deployment:
     """The stores of a deployment, each opened when it is first used, and its clock and randomness.
 
     settings: as in `penstock.toml`, with an absolute `local`. Pure data, so that it travels to workers in a topology's configuration.
+    directory: of the embedded stores; None if there is none.
     """
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         self.name, self.settings = name, settings
-        self.directory = Path(settings["local"])
+        self.directory = Path(settings["local"]) if "local" in settings else None
         self._opened: list[Any] = []
 
     @classmethod
     def named(cls, on: str, config: Path | None = None) -> Deployment:
         """The deployment called `on`: "local:DIR", or a table of penstock.toml in this folder or one above. Raises ConfigurationError."""
-        kind, _, rest = on.partition(":")
-        if kind == "local":
-            if not rest:
-                raise ConfigurationError("--on local: names no folder", hint="write --on local:data")
-            return cls(on, {"local": str(Path(rest).expanduser().resolve())})
-        path = config or find_config()
-        if path is None:
-            raise ConfigurationError(
-                f"deployment {on!r}: there is no {CONFIG_FILE} here or above",
-                hint=f"use --on local:DIR, or write a {CONFIG_FILE} with a table [{on}]",
-            )
-        try:
-            tables = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as problem:
-            raise ConfigurationError(f"{path} cannot be read: {problem}", hint="it is TOML with one table a deployment") from None
-        if on not in tables:
-            raise ConfigurationError(f"{path} has no deployment {on!r}", hint=f"it has {', '.join(tables) or 'none'}")
-        settings = dict(tables[on]) if isinstance(tables[on], dict) else {}
-        wrong = mistake(settings)
-        if wrong:
-            raise ConfigurationError(f"{path}, [{on}]: {wrong}", hint=f"settings are {', '.join(sorted(KEYS))}")
-        settings["local"] = str((path.parent / Path(settings["local"]).expanduser()).resolve())
-        return cls(on, settings)
+        return cls(on, settings_of(on, config))
 
     @classmethod
     def from_json(cls, text: str) -> Deployment:
@@ -98,10 +77,14 @@ class Deployment:
         return str(self.settings.get("topics", {}).get(name, name))
 
     def exists(self) -> bool:
-        """Whether anything was ever written here."""
-        return self.directory.is_dir()
+        """Whether anything was ever written here, as far as can be told without asking a server."""
+        return "kafka" in self.settings or "hbase" in self.settings or (self.directory is not None and self.directory.is_dir())
 
     def _folder(self, name: str) -> Path:
+        if self.directory is None:
+            raise ConfigurationError(
+                f"deployment {self.name} has no {name}", hint='give it local = "FOLDER": what has no server of its own is kept there'
+            )
         path = self.directory / name
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -118,6 +101,10 @@ class Deployment:
     @functools.cached_property
     def log(self) -> Log:
         """The event log."""
+        if "kafka" in self.settings:
+            from penstock.log.kafka import KafkaLog
+
+            return self._keep(KafkaLog(self.settings["kafka"]))  # type: ignore[no-any-return]
         from penstock.log.local import LocalLog
 
         return self._keep(LocalLog(self._folder("log")))  # type: ignore[no-any-return]
@@ -125,6 +112,10 @@ class Deployment:
     @functools.cached_property
     def table(self) -> Table:
         """Cells and control cells."""
+        if "hbase" in self.settings:
+            from penstock.table.hbase import HBaseTable
+
+            return self._keep(HBaseTable(self.settings["hbase"]))  # type: ignore[no-any-return]
         from penstock.table.sqlite import SqliteTable
 
         return self._keep(SqliteTable(self._folder("table") / "cells.db"))  # type: ignore[no-any-return]
@@ -169,25 +160,3 @@ class Deployment:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def mistake(settings: dict[str, Any]) -> str | None:
-    """What cannot work about a table of `penstock.toml`."""
-    unknown, partitions, topics = sorted(set(settings) - KEYS), settings.get("partitions", 1), settings.get("topics", {})
-    if unknown:
-        return f"unknown setting {', '.join(unknown)}"
-    if not isinstance(settings.get("local"), str):
-        return "no local folder"
-    if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
-        return f"partitions = {partitions!r} is not a number of partitions"
-    if not isinstance(topics, dict) or not all(isinstance(topic, str) for topic in topics.values()):
-        return 'topics is not a table of schema = topic, such as {ads = "ads-v2"}'
-    return None
-
-
-def find_config() -> Path | None:
-    """`penstock.toml` in the working folder or the nearest one above; $PENSTOCK_CONFIG before both."""
-    if named := os.environ.get("PENSTOCK_CONFIG"):
-        return Path(named)
-    here = Path.cwd()
-    return next((folder / CONFIG_FILE for folder in (here, *here.parents) if (folder / CONFIG_FILE).is_file()), None)

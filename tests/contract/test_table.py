@@ -171,12 +171,12 @@ def test_a_key_longer_than_hbase_takes_is_refused_and_nothing_is_written(table: 
 
 
 def test_expire_drops_cells_older_than_their_tables_ttl_and_no_control_cell(table: Any) -> None:
-    table.create("short", ttl=100)
+    table.create("short", ttl=100_000)
     table.put("short", [(b"a", b"old", b"v"), (b"a", b"renewed", b"v"), (b"b", b"old", b"v")], 899)
     table.put("short", [(b"a", b"renewed", b"w")], 900)
     table.put("t", [(b"a", b"old", b"v")], 1)
     assert table.compare_and_set("short", b"a", b"control", None, b"v")
-    assert table.expire(1000) == 2
+    assert table.expire(1_000_000) == 2
     assert list(table.scan("short")) == [(b"a", {b"control": b"v", b"renewed": b"w"})]
     assert table.get("t", [(b"a", b"old")]) == [b"v"]
     table.put("short", [(b"a", b"old", b"back")], 5)

@@ -72,5 +72,8 @@ class Log(Protocol):
         Their base offsets are the log's to set. Durable when this returns.
         """
 
+    def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:
+        """Note how far a reader is, by partition, where tools that show a log's lag look. Nothing depends on it: it never raises, nor waits."""
+
     def close(self) -> None:
         """Let go of files and connections."""

@@ -60,6 +60,9 @@ class _Topic:
         if _seen(self.path) != self.seen:
             raise NotFoundError(f"topic {self.path.name!r} was deleted meanwhile", hint="look up its incarnation again")
 
+    def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:
+        """See Log.report: there are no such tools for this one; `penstock status` reads the control cells."""
+
     def close(self) -> None:
         while self.open:
             self.open.popitem()[1].close()

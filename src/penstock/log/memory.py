@@ -27,7 +27,7 @@ class _Partition:
 class MemoryLog:
     """`penstock.log.Log` without a disk. Incarnations follow from the order of the calls alone, so that a run can be repeated.
 
-    Beyond the protocol: `skip` (offsets that never hold a record), `truncate_before` (retention), `delete` (and `create` anew).
+    Beyond the protocol: `skip` (offsets that never hold a record), `truncate_before` (retention), `delete` (and `create` anew), `grow` (more partitions).
     """
 
     def __init__(self) -> None:
@@ -53,6 +53,11 @@ class MemoryLog:
         """Delete a topic and all that it holds. Created again, it is another incarnation."""
         self._topic(topic)
         del self._topics[topic]
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions until there are so many."""
+        held = self._topic(topic)[1]
+        held.extend(_Partition() for _ in range(partitions - len(held)))
 
     def topics(self) -> list[str]:
         """See Log.topics."""
@@ -130,6 +135,9 @@ class MemoryLog:
         kept.start = max(kept.start, kept.end if gone == len(kept.firsts) else kept.firsts[gone])
         del kept.firsts[:gone], kept.batches[:gone]
         return kept.start
+
+    def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:
+        """See Log.report: there are no such tools for this one; `penstock status` reads the control cells."""
 
     def close(self) -> None:
         """See Log.close. What the log holds stays."""

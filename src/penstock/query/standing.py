@@ -67,7 +67,7 @@ class Standing:
         When a cell was written is not known. But event time goes on at least as fast as the clock, be it live or a replay of the past, so that a
         window that ended so much before the shard's watermark was written at most so much before its last flush.
         """
-        ends = [control.done.watermark + now - control.timestamp - ttl for _, control in self.shards if _holds(control)]
+        ends = [control.done.watermark + now - control.timestamp * 1000 - ttl for _, control in self.shards if _holds(control)]
         return max(ends, default=None)
 
 

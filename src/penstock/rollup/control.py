@@ -95,7 +95,7 @@ class Control:
     """The control cell's value.
 
     done: what is durable (`committed` is done.offset). flushing: the end of the flush that was begun last. timestamp: at which that
-    flush writes. folded: windows that end by this event time are folded. start: the first offset ever. caught_up_at: when (wall clock,
+    flush writes, milliseconds since 1970. folded: windows that end by this event time are folded. start: the first offset ever. caught_up_at: when (wall clock,
     microseconds) the log was last seen to hold nothing beyond `committed`. files: of the archive, written and perhaps not yet indexed.
     """
 

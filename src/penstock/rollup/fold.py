@@ -21,13 +21,14 @@ from penstock.table import Cell, Table
 
 PAGE = 2_000  # index rows listed at a time
 INDEX_COLUMN = b"i"
+INDEX_SUFFIX = "_index"  # of the table's name; its rows begin with a generation, and not with a hash as those of cells do
 _HEAD = struct.Struct(">BIQH")
 _BIAS = 2**63
 
 
 def index_table(rollup: Rollup) -> str:
     """The name of the table that lists a roll-up's cells by coarse window."""
-    return f"{rollup.name}_index"
+    return rollup.name + INDEX_SUFFIX
 
 
 def index_cell(row: bytes) -> Cell:

@@ -15,7 +15,7 @@ from penstock.log import Log
 from penstock.model import Rollup
 from penstock.model.units import instant
 from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
-from penstock.rollup.fold import index_table
+from penstock.rollup.fold import INDEX_SUFFIX, index_table
 from penstock.table import Table, prefix_end
 
 
@@ -71,18 +71,32 @@ class Registry:
                 )
         self._claim_names(definition)
         for name, ttl in self._tables(definition, known).items():
-            self.table.create(name, ttl=ttl)
+            self.table.create(name, ttl=ttl, hashed=not name.endswith(INDEX_SUFFIX))
         incarnation = log.incarnation(topic)
         shards = [ShardId(definition.bolt, definition.generation, topic, incarnation, p) for p in range(log.partitions(topic))]
         for shard in shards:
-            if self.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0] is None:
-                # A partition or a topic that appears later begins at its beginning; only the first ones begin where the user says.
-                first_time = definition.generation not in known
-                offset = resolve_start(log, topic, shard.partition, (start or "earliest") if first_time else "earliest")
-                self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(offset).encode())
+            # Only the first partitions begin where the user says.
+            self._begin(shard, log, (start or "earliest") if definition.generation not in known else "earliest")
         self._register(definition)
         self._set_once(f"published/{definition.bolt}", {"generation": definition.generation})
         return shards
+
+    def adopt(self, shard: ShardId, log: Log) -> None:
+        """Make the control cell of a partition, or a topic, that appeared after its bolt was started: it begins at its beginning.
+
+        Raises NotFoundError for a generation that was never started.
+        """
+        if self._get(f"generation/{shard.bolt}/{shard.generation}") is None:
+            raise NotFoundError(
+                f"shard {shard.row.decode()} has no control cell, and its bolt was never started",
+                hint="start the topology with `penstock run` or `penstock submit`",
+            )
+        self._begin(shard, log, "earliest")
+
+    def _begin(self, shard: ShardId, log: Log, start: str) -> None:
+        if self.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0] is None:
+            offset = resolve_start(log, shard.topic, shard.partition, start)
+            self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(offset).encode())
 
     def _tables(self, definition: BoltDefinition, known: list[str]) -> dict[str, int]:
         """The tables of a definition's roll-ups, and how long their cells must live: as long as the generation needs that keeps them longest."""

@@ -352,4 +352,4 @@ class Shard:
     def next_timestamp(self) -> int:
         """At which a flush writes: later than every put of an owner before us, whatever this machine's clock says."""
         assert self.control is not None
-        return max(self.control.timestamp + 1, self.around.now())
+        return max(self.control.timestamp + 1, self.around.now() // 1000)

@@ -19,14 +19,17 @@ class Table(Protocol):
     NotFoundError for a table that was not created.
     """
 
-    def create(self, table: str, *, ttl: int | None = None) -> None:
-        """Create a table whose cells may be dropped `ttl` microseconds after their write. One that exists is left alone, its ttl set anew."""
+    def create(self, table: str, *, ttl: int | None = None, hashed: bool = False) -> None:
+        """Create a table whose cells may be dropped `ttl` microseconds after their write. One that exists is left alone, its ttl set anew.
+
+        hashed: its rows begin with a byte of a hash, all 256 about as often, so that a store of several servers can split it from the start.
+        """
 
     def tables(self) -> list[str]:
         """The names of all tables, sorted."""
 
     def put(self, table: str, cells: Sequence[Cell], timestamp: int) -> None:
-        """Write cells, each at `timestamp`. Durable when this returns. Not atomic: after a failure any of them may be there."""
+        """Write cells, each at `timestamp` (milliseconds since 1970, HBase's unit). Durable when this returns. Not atomic: after a failure any of them may be there."""
 
     def get(self, table: str, keys: Sequence[Key]) -> list[bytes | None]:
         """The values of many cells, in the order asked."""

@@ -82,7 +82,7 @@ class MemoryTable:
         self._tables: dict[str, _Cells] = {}
         self._lock = threading.Lock()
 
-    def create(self, table: str, *, ttl: int | None = None) -> None:
+    def create(self, table: str, *, ttl: int | None = None, hashed: bool = False) -> None:
         """See `Table.create`. Raises ConfigurationError for a name that is not usable."""
         with self._lock:
             self._tables.setdefault(check_table_name(table), _Cells()).ttl = ttl
@@ -137,7 +137,7 @@ class MemoryTable:
     def expire(self, now: int) -> int:
         """Drop the cells written more than their table's ttl before `now` (microseconds since 1970). How many went."""
         with self._lock:
-            return sum(cells.expire(now - cells.ttl) for cells in self._tables.values() if cells.ttl is not None)
+            return sum(cells.expire((now - cells.ttl) // 1000) for cells in self._tables.values() if cells.ttl is not None)
 
     def close(self) -> None:
         """See `Table.close`. The cells stay: the object is the store."""

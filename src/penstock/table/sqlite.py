@@ -76,7 +76,7 @@ class SqliteTable:
                 if not readonly:
                     connection.execute("CREATE TABLE IF NOT EXISTS penstock_tables (name TEXT PRIMARY KEY, ttl INTEGER) WITHOUT ROWID")
 
-    def create(self, table: str, *, ttl: int | None = None) -> None:
+    def create(self, table: str, *, ttl: int | None = None, hashed: bool = False) -> None:
         """See `Table.create`. Raises ConfigurationError for a name that is not usable."""
         sql_name = f'"cells_{check_table_name(table)}"'
         with self._write() as connection:
@@ -154,7 +154,7 @@ class SqliteTable:
 
         In small transactions, so that writers wait little. The space is used again by later cells; the file does not shrink.
         """
-        return sum(self._expire(table, now - ttl) for table, ttl in self._catalog().items() if ttl is not None)
+        return sum(self._expire(table, (now - ttl) // 1000) for table, ttl in self._catalog().items() if ttl is not None)
 
     def close(self) -> None:
         """See `Table.close`. To be called when no other thread is inside a call."""
