@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard src/penstock/kernels/*.pyx src/penstock/kernels/*.pxd) setup.py pyproject.toml
 
-.PHONY: help run test test-fast bench lint clean
+.PHONY: help run test test-embedded test-servers test-fast bench lint clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -23,13 +23,20 @@ $(VENV)/.made-test: $(VENV)/.made
 run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
 	@$(BIN)/penstock demo
 
-test: $(VENV)/.made-test ## all tests
+test: test-embedded test-servers ## all tests; those of real servers start and stop Kafka, HBase and Storm
+
+test-embedded: $(VENV)/.made-test ## all that need no server
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
+
+test-servers: $(VENV)/.made-test ## all that need Kafka, HBase and Storm, which are started for it on free ports (Java 17 and Maven needed)
+	@export PENSTOCK_STACK="$${PENSTOCK_STACK:-$(CURDIR)/build/stack}" PENSTOCK_SERVERS=1; \
+	trap '$(BIN)/penstock stack down --wipe' EXIT; \
+	$(BIN)/penstock stack up && $(BIN)/python -m pytest -m servers
 
 test-fast: $(VENV)/.made-test ## unit and contract tests alone
-	$(BIN)/python -m pytest -n 2 tests/unit tests/contract
+	$(BIN)/python -m pytest -n 2 -m "not servers" tests/unit tests/contract
 
 bench: $(VENV)/.made-test ## the benchmarks; writes bench/results.json
 	$(BIN)/python -m bench

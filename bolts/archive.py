@@ -123,9 +123,7 @@ class ArchiveShard(Shard):
             )
         ):
             return False
-        self.durable = end
-        self.cuts.pop(0)
-        self.ack(end.offset)
+        self.done(end, len(entries))
         yield from self.index()
         return True
 

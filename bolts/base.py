@@ -16,6 +16,7 @@ from streamparse.dsl.component import ComponentSpec
 
 from penstock.deployment import Deployment
 from penstock.errors import DeclarationError, InternalError
+from penstock.metrics import Metrics
 from penstock.model import Schema, fingerprint
 from penstock.model.units import duration
 from penstock.rollup import heap
@@ -24,7 +25,7 @@ from penstock.rollup.control import ShardId
 from penstock.rollup.driver import Driver
 from penstock.rollup.reader import Reader, Run
 from penstock.rollup.shard import Delivery, Limits, Shard, Surroundings
-from penstock.spouts.base import CONFIG, DEPLOYMENT, BatchSpout
+from penstock.spouts.base import CONFIG, DEPLOYMENT, BatchSpout, on_storm
 from penstock.table import Table
 
 
@@ -141,6 +142,9 @@ class BatchBolt(Bolt):
         if self.deployment is None:
             self.deployment = Deployment.from_json(storm_conf[DEPLOYMENT])
         self.table: Table = self.deployment.table
+        self.metrics: Metrics = self.deployment.metrics
+        if on_storm(storm_conf):
+            self.metrics.serve(int(context["taskid"]))
         self.schema = Schema.from_json(self.settings["schema"])
         self.flush_interval: int = self.settings["flush"]
         self.reader = Reader(self.schema, self.wanted())
@@ -265,9 +269,7 @@ class EffectShard(Shard):
             if batch.num_rows:
                 yield Call("bolt.process", functools.partial(self.bolt.process, batch, context))
         yield from until_answered(Call("bolt.flush", lambda: self.bolt.flush(context)))
-        self.durable = end
-        self.cuts.pop(0)
-        self.ack(end.offset)
+        self.done(end, 0)
         return True
 
 

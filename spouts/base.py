@@ -10,7 +10,7 @@ from streamparse.dsl.spout import ShellSpoutSpec
 
 from penstock.deployment import Deployment
 
-__all__ = ["CONFIG", "DEPLOYMENT", "FIELDS", "BatchSpout", "ShellSpoutSpec", "task_place"]
+__all__ = ["CONFIG", "DEPLOYMENT", "FIELDS", "BatchSpout", "ShellSpoutSpec", "on_storm", "task_place"]
 FIELDS = [
     "incarnation",
     "topic",
@@ -35,6 +35,11 @@ def task_place(context: dict[str, Any]) -> tuple[int, int]:
     return tasks.index(mine), len(tasks)
 
 
+def on_storm(storm_conf: dict[str, Any]) -> bool:
+    """Whether Storm runs this component, in a process of its own, and not the local runner."""
+    return "topology.name" in storm_conf
+
+
 class BatchSpout(Spout):
     """A spout whose tuples are whole record batches. Set `deployment` before `initialize` to bring one's own stores."""
 
@@ -47,7 +52,9 @@ class BatchSpout(Spout):
         if self.deployment is None:
             self.deployment = Deployment.from_json(storm_conf[DEPLOYMENT])
         # Storm would only start a component that dies again, and its whole worker with it; the local runner ends the run and says why.
-        self.patient = "topology.name" in storm_conf
+        self.patient = on_storm(storm_conf)
+        if self.patient:
+            self.deployment.metrics.serve(int(context["taskid"]))
         self.index, self.tasks = task_place(context)
         self.open()
 

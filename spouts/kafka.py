@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from typing import Any
@@ -96,7 +97,7 @@ class KafkaSpout(BatchSpout):
                 self.partitions = self.partitions if problem.retriable else []
         if not 0 <= now - self.reported_at < REPORT_EVERY:
             self.reported_at = now
-            self.deployment.log.report(self.settings["bolt"], self.topic, self.durable())
+            self.report(self.durable())
         for _ in range(len(self.partitions)):
             self.turn = (self.turn + 1) % len(self.partitions)
             partition = self.partitions[self.turn]
@@ -117,6 +118,16 @@ class KafkaSpout(BatchSpout):
             raise problem
         self.raise_exception(problem)
         return PARKED
+
+    def report(self, durable: dict[int, int]) -> None:
+        """Say how far each partition's bolt is: to tools that show a log's lag, and to Prometheus if the deployment asks for it."""
+        assert self.deployment is not None
+        bolt, ends = self.settings["bolt"], self.deployment.log
+        ends.report(bolt, self.topic, durable)
+        if self.deployment.metrics.enabled:
+            for partition, offset in durable.items():
+                with contextlib.suppress(PenstockError):  # the next call that matters says so
+                    self.deployment.metrics.behind(bolt, self.topic, partition, max(0, ends.end(self.topic, partition) - offset))
 
     def durable(self) -> dict[int, int]:
         """By partition, up to which offset its bolt has answered."""

@@ -30,6 +30,7 @@ from penstock.archive import Archive
 from penstock.configuration import settings_of
 from penstock.errors import ConfigurationError
 from penstock.log import Log
+from penstock.metrics import Metrics, NoMetrics, PrometheusMetrics
 from penstock.model import Schema
 from penstock.rollup.driver import Driver, ThreadDriver
 from penstock.rollup.shard import Shard
@@ -139,6 +140,13 @@ class Deployment:
     ) -> Driver:
         """What steps the jobs of a bolt's shards here; the simulator has one of its own."""
         return ThreadDriver(shards, lock, failed, threads)
+
+    @functools.cached_property
+    def metrics(self) -> Metrics:
+        """What tasks say of themselves."""
+        if "metrics" in self.settings:
+            return PrometheusMetrics(self.settings["metrics"])
+        return NoMetrics()
 
     def now(self) -> int:
         """The wall clock, microseconds since 1970."""

@@ -17,6 +17,7 @@ from penstock import Enum, Int, String, Timestamp, derived
 from penstock.archive.memory import MemoryArchive
 from penstock.kernels.encode import encode_list
 from penstock.log.memory import MemoryLog
+from penstock.metrics import NoMetrics
 from penstock.model import Schema
 from penstock.model.units import HOUR, MINUTE
 from penstock.rollup.calls import Call, Pause
@@ -113,7 +114,7 @@ class Stores:
 
     def __init__(self, table: MemoryTable | None = None, log: MemoryLog | None = None, archive: MemoryArchive | None = None) -> None:
         self.table, self.log, self.archive = table or MemoryTable(), log or MemoryLog(), archive or MemoryArchive()
-        self.clock, self._names = NOW, itertools.count(1)
+        self.clock, self._names, self.metrics = NOW, itertools.count(1), NoMetrics()
 
     def topic(self, schema: Schema | str) -> str:
         return schema if isinstance(schema, str) else schema.name

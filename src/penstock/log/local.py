@@ -60,9 +60,6 @@ class _Topic:
         if _seen(self.path) != self.seen:
             raise NotFoundError(f"topic {self.path.name!r} was deleted meanwhile", hint="look up its incarnation again")
 
-    def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:
-        """See Log.report: there are no such tools for this one; `penstock status` reads the control cells."""
-
     def close(self) -> None:
         while self.open:
             self.open.popitem()[1].close()
@@ -164,6 +161,9 @@ class LocalLog:
     def truncate_before(self, topic: str, partition: int, offset: int) -> int:
         """Retention: remove the segments that hold nothing at or beyond `offset`. Returns the partition's new start."""
         return self._partition(topic, partition).truncate_before(offset)
+
+    def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:
+        """See Log.report: there are no such tools for this one; `penstock status` reads the control cells."""
 
     def close(self) -> None:
         """See Log.close. The log may be used again."""

@@ -27,7 +27,8 @@ class _Partition:
 class MemoryLog:
     """`penstock.log.Log` without a disk. Incarnations follow from the order of the calls alone, so that a run can be repeated.
 
-    Beyond the protocol: `skip` (offsets that never hold a record), `truncate_before` (retention), `delete` (and `create` anew), `grow` (more partitions).
+    Beyond the protocol: `skip` (offsets that never hold a record), `truncate_before` (retention), `truncate_after` (an end that
+    moves back), `delete` (and `create` anew), `grow` (more partitions).
     """
 
     def __init__(self) -> None:
@@ -135,6 +136,15 @@ class MemoryLog:
         kept.start = max(kept.start, kept.end if gone == len(kept.firsts) else kept.firsts[gone])
         del kept.firsts[:gone], kept.batches[:gone]
         return kept.start
+
+    def truncate_after(self, topic: str, partition: int, offset: int) -> int:
+        """Lose the batches that hold anything at or beyond `offset`, as after an unclean election. Returns the partition's new end."""
+        kept = self._partition(topic, partition)
+        if offset < kept.end and kept.firsts:
+            left = max(0, holding(kept.firsts, offset))
+            kept.end = kept.firsts[left]
+            del kept.firsts[left:], kept.batches[left:]
+        return kept.end
 
     def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:
         """See Log.report: there are no such tools for this one; `penstock status` reads the control cells."""

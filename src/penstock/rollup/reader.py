@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from penstock import kernels
 from penstock.errors import DeclarationError
 from penstock.kernels import Column, Columns, Decoder, Records
+from penstock.kernels.reasons import NAMES
 from penstock.model import Enum, Field, Schema, Timestamp
 from penstock.model.fields import DECIMAL_DIGITS
 
@@ -33,6 +34,11 @@ class Run:
         """The rows that hold the offsets [start, stop)."""
         first, last = np.searchsorted(self.records.offsets, (start, stop))
         return int(first), int(last)
+
+    def reasons(self, first: int, last: int) -> dict[str, int]:
+        """Why rows of [first, last) were rejected: how many by reason."""
+        counts = np.bincount(self.columns.reject[first:last] & 0xFF)
+        return {NAMES[reason]: int(count) for reason, count in enumerate(counts.tolist()) if count and reason}
 
     def judge(self, first: int, last: int, watermark: int, verdict: np.ndarray) -> tuple[int, int, int, int]:
         """Fill in the verdicts of rows [first, last); the watermark behind them, and how many are accepted, late, rejected."""

@@ -80,11 +80,10 @@ class RollupShard(Shard):
         pieces = yield from self.load(deltas)
         if not (yield from self.swap(self.control, self.next_control(flushing=end.offset, timestamp=self.next_timestamp()))):
             return False
+        written = 0
         for piece in pieces:
-            yield from self.put(piece, end)
-        self.durable = end
-        self.cuts.pop(0)
-        self.ack(end.offset)
+            written += yield from self.put(piece, end)
+        self.done(end, written)
         yield from self.fold()
         self.trim()
         if end.offset - first >= MANY:
@@ -106,7 +105,7 @@ class RollupShard(Shard):
         return pieces
 
     def put(self, piece: _Piece, end: Progress) -> Job:
-        """Put a breakdown's cells, each new one's index entry before it."""
+        """Put a breakdown's cells, each new one's index entry before it. Returns how many."""
         keys = piece.keys
         cells = self.merged(piece, end.offset)
         for index_rows in chunks(self.index_rows(piece)):
@@ -117,6 +116,7 @@ class RollupShard(Shard):
         if piece.loaded:
             cells = [stored if cell is None and i in piece.loaded else cell for i, (cell, stored) in enumerate(zip(cells, piece.stored))]
         piece.memory.keep(keys, cells, self.fold_until(end) // keys.width)
+        return len(changed)
 
     def merged(self, piece: _Piece, end: int) -> list[bytes | None]:
         """Each cell with the delta in it; None for one that an owner before us has put with these records in it."""

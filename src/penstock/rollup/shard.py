@@ -14,6 +14,7 @@ import numpy as np
 
 from penstock.errors import CorruptionError, InternalError, NotFoundError, PenstockError
 from penstock.log import Range
+from penstock.metrics import Metrics
 from penstock.rollup.calls import FIRST_PAUSE, LONGEST_PAUSE, Call, Job, Pause, until_answered
 from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, Progress, ShardId, clip, join_ranges
 from penstock.rollup.reader import Reader, Run
@@ -57,6 +58,7 @@ class Surroundings(Protocol):
 
     table: Table
     reader: Reader
+    metrics: Metrics
     limits: Limits
     flush_interval: int  # microseconds
 
@@ -183,7 +185,7 @@ class Shard:
                 hint="compacted topics cannot be counted exactly; otherwise the log is damaged",
             )
         watermark, accepted, late, rejected = run.judge(first, last, at.watermark, verdict)
-        return Progress(
+        after = Progress(
             stop,
             watermark,
             at.accepted + accepted,
@@ -192,12 +194,21 @@ class Shard:
             at.skipped + gone,
             join_ranges((*at.lost, *lost)),
         )
+        self.around.metrics.taken(self.identity, at, after, run.reasons(first, last) if rejected else {})
+        return after
 
     def cut(self) -> tuple[Progress, Any]:
         """What was taken so far is the next flush; later records go to a new part."""
         self.cuts.append((self.at, self.take_part()))
         self.opened, self.opened_bytes, self.pin = self.at.offset, 0, None
         return self.cuts[-1]
+
+    def done(self, end: Progress, cells: int) -> None:
+        """The oldest cut is durable: answer for its tuples. cells: how many were written for it."""
+        self.durable = end
+        self.cuts.pop(0)
+        self.ack(end.offset)
+        self.around.metrics.flushed(self.identity, end, self.around.now() - self.flush_at, cells)
 
     def ack(self, upto: int) -> None:
         """Answer for the tuples that are durable."""
@@ -281,6 +292,7 @@ class Shard:
         self.opened, self.opened_bytes, self.folded, self.caught_up_at = new.done.offset, 0, new.folded, new.caught_up_at
         self.pin = self.first_flush_end(new)
         self.flush_at = self.around.now()
+        self.around.metrics.owned(self.identity, True)
         self.open()
         yield from self.after_claim()
         inbox, self.inbox = self.inbox, []
@@ -342,6 +354,7 @@ class Shard:
             self.control = new
         else:
             log.warning("%s: lost to another owner", self.identity.row.decode())
+            self.around.metrics.owned(self.identity, False)
             self.control = None
         return answer
 

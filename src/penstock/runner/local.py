@@ -145,6 +145,7 @@ class LocalRunner:
         targets = {(topic, p): self.deployment.log.end(topic, p) for topic in topics for p in range(self.deployment.log.partitions(topic))}
         tick_at = look_at = looked_at = 0.0
         expire_at = time.monotonic() + EXPIRE_EVERY
+        self.deployment.metrics.serve(self.place[0])
         try:
             for pair in self.pairs:
                 pair.bolt.start()
