@@ -148,11 +148,14 @@ class KafkaSpout(BatchSpout):
         offsets, size = self.room(partition)
         if offsets <= 0 or size <= 0 or (not partition.full and 0 <= now - partition.sent_at < TUPLE_EVERY):
             return False
-        chunk = self.deployment.log.read(
-            self.topic, partition.shard.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS)
-        )
-        if self.deployment.log.incarnation(self.topic) != partition.shard.incarnation:
-            self.look_at = 0  # what was read may be another topic's
+        ours, source = partition.shard, self.deployment.log
+        try:
+            chunk = source.read(self.topic, ours.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS))
+            same = source.incarnation(self.topic) == ours.incarnation
+        except NotFoundError:
+            same = False
+        if not same:
+            self.look_at = 0  # the topic is another one, or gone: the next look says which
             return False
         if chunk is not None:
             partition.full = len(chunk.data) >= TUPLE_BYTES // 2

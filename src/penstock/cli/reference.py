@@ -23,6 +23,14 @@ def reference() -> str:
         command = cli.get_command(root, name)
         assert command is not None
         parts += [f"## penstock {name}\n", _help(command, name, root)]
+        if isinstance(command, click.Group):
+            inner = click.Context(command, info_name=name, parent=root)
+            parts += [
+                part
+                for verb in command.list_commands(inner)
+                if (one := command.get_command(inner, verb))
+                for part in (f"### penstock {name} {verb}\n", _help(one, verb, inner))
+            ]
     return "\n".join(parts)
 
 
