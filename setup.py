@@ -42,7 +42,7 @@ TOP = ("spouts", "bolts", "topologies")
 setup(
     packages=find_packages("src") + [f"penstock.{name}" for name in TOP],
     package_dir={"": "src", **{f"penstock.{name}": name for name in TOP}},
-    package_data={"penstock.kernels": ["*.pxd", "*.pyi"], "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"]},
+    package_data={"penstock.kernels": ["*.pxd", "*.pyi"], "penstock.table.hbase": ["hbase.thrift"], "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"]},
     ext_modules=extensions(),
     options={"build_ext": {"parallel": CORES}},
 )

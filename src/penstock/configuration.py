@@ -21,7 +21,7 @@ STACK = "stack"  # the deployment that `penstock stack` writes
 STATE_FOLDER = ".penstock-stack"  # and where it does, unless $PENSTOCK_STACK says otherwise
 SERVERS = {
     "kafka": "the log: bootstrap, replication, and kafka-python's security settings",
-    "hbase": "the table: host, port, thrift2_port, prefix, regions",
+    "hbase": "the table: host, port, thrift2_port, prefix, regions, timeout, connections",
     "storm": "the cluster: nimbus, workers, parallelism, python, worker_heap, options",
     "metrics": "Prometheus: port",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,45 @@ EMBEDDED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.fixture(params=list(EMBEDDED))
-def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
-    """A table store with one table, `t`."""
+def embedded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """An embedded table store with one table, `t`."""
     store = EMBEDDED[request.param](tmp_path)
     store.create("t")
     yield store
     store.close()
+
+
+@pytest.fixture(params=[*EMBEDDED, pytest.param("hbase", marks=pytest.mark.servers)])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
+    """A table store with one table, `t`."""
+    if request.param == "hbase":
+        with of_my_own(request.getfixturevalue("hbase")) as store:
+            store.create("t")
+            yield store
+        return
+    store = EMBEDDED[request.param](tmp_path)
+    store.create("t")
+    yield store
+    store.close()
+
+
+@contextlib.contextmanager
+def of_my_own(settings: dict[str, Any]) -> Iterator[Any]:
+    """An HBaseTable whose tables nobody else has. They are dropped at the end."""
+    import happybase
+
+    from penstock.table.hbase import HBaseTable
+
+    prefix = f"contract_{uuid.uuid4().hex[:12]}_"
+    store = HBaseTable({**settings, "prefix": prefix, "timeout": 60})
+    try:
+        yield store
+    finally:
+        connection = happybase.Connection(settings["host"], settings["port"])
+        for name in store.tables():
+            connection.delete_table(prefix + name, disable=True)
+        connection.close()
+        store.close()
 
 
 def test_a_put_is_hidden_by_a_newer_cell_and_overwrites_an_equally_old_one(table: Table) -> None:
@@ -104,10 +140,20 @@ def test_compare_and_set_writes_only_over_the_expected_value(table: Table) -> No
     assert not table.compare_and_set("t", b"r", b"c", None, b"2")
     assert not table.compare_and_set("t", b"r", b"c", b"0", b"2")
     assert table.get("t", [(b"r", b"c")]) == [b"1"]
-    assert table.compare_and_set("t", b"r", b"c", b"1", b"")
-    assert not table.compare_and_set("t", b"r", b"c", None, b"3"), "an empty value is a value"
-    assert table.compare_and_set("t", b"r", b"c", b"", b"4")
+    assert not table.compare_and_set("t", b"r", b"c", b"", b"2")
+    assert table.compare_and_set("t", b"r", b"c", b"1", b"4")
     assert table.get("t", [(b"r", b"c")]) == [b"4"]
+    assert not table.compare_and_set("t", b"r", b"other", b"4", b"5")
+    assert not table.compare_and_set("t", b"r", b"other", b"", b"5"), "no cell is no empty value"
+    assert table.compare_and_set("t", b"r", b"", None, b"6"), "an empty column is a column"
+    assert table.rows("t", [b"r"]) == [{b"": b"6", b"c": b"4"}]
+
+
+def test_to_an_embedded_compare_and_set_an_empty_value_is_a_value(embedded: Any) -> None:
+    assert embedded.compare_and_set("t", b"r", b"c", None, b"")
+    assert not embedded.compare_and_set("t", b"r", b"c", None, b"3")
+    assert embedded.compare_and_set("t", b"r", b"c", b"", b"4")
+    assert embedded.get("t", [(b"r", b"c")]) == [b"4"]
 
 
 def test_of_many_threads_that_compare_and_set_one_wins_each_time(table: Table) -> None:
@@ -130,10 +176,10 @@ def test_of_many_threads_that_compare_and_set_one_wins_each_time(table: Table) -
 
 
 def test_tables_are_apart_and_creating_one_again_keeps_its_cells(table: Table) -> None:
-    table.create("by_advertiser_1m", ttl=10)
+    table.create("by_advertiser_1m", ttl=1_000_000_000)
     table.put("t", [(b"r", b"c", b"t")], 1)
-    table.put("by_advertiser_1m", [(b"r", b"c", b"m")], 1)
-    table.create("by_advertiser_1m", ttl=20)
+    table.put("by_advertiser_1m", [(b"r", b"c", b"m")], int(time.time() * 1000))
+    table.create("by_advertiser_1m", ttl=2_000_000_000, hashed=True)
     assert table.tables() == ["by_advertiser_1m", "t"]
     assert table.get("t", [(b"r", b"c")]) + table.get("by_advertiser_1m", [(b"r", b"c")]) == [b"t", b"m"]
 
@@ -170,17 +216,17 @@ def test_a_key_longer_than_hbase_takes_is_refused_and_nothing_is_written(table: 
     assert table.get("t", [(b"r" * 32767, b"c" * 32767)]) == [b"v"]
 
 
-def test_expire_drops_cells_older_than_their_tables_ttl_and_no_control_cell(table: Any) -> None:
-    table.create("short", ttl=100_000)
-    table.put("short", [(b"a", b"old", b"v"), (b"a", b"renewed", b"v"), (b"b", b"old", b"v")], 899)
-    table.put("short", [(b"a", b"renewed", b"w")], 900)
-    table.put("t", [(b"a", b"old", b"v")], 1)
-    assert table.compare_and_set("short", b"a", b"control", None, b"v")
-    assert table.expire(1_000_000) == 2
-    assert list(table.scan("short")) == [(b"a", {b"control": b"v", b"renewed": b"w"})]
-    assert table.get("t", [(b"a", b"old")]) == [b"v"]
-    table.put("short", [(b"a", b"old", b"back")], 5)
-    assert table.get("short", [(b"a", b"old")]) == [b"back"], "an expired cell leaves no tombstone"
+def test_expire_drops_cells_older_than_their_tables_ttl_and_no_control_cell(embedded: Any) -> None:
+    embedded.create("short", ttl=100_000)
+    embedded.put("short", [(b"a", b"old", b"v"), (b"a", b"renewed", b"v"), (b"b", b"old", b"v")], 899)
+    embedded.put("short", [(b"a", b"renewed", b"w")], 900)
+    embedded.put("t", [(b"a", b"old", b"v")], 1)
+    assert embedded.compare_and_set("short", b"a", b"control", None, b"v")
+    assert embedded.expire(1_000_000) == 2
+    assert list(embedded.scan("short")) == [(b"a", {b"control": b"v", b"renewed": b"w"})]
+    assert embedded.get("t", [(b"a", b"old")]) == [b"v"]
+    embedded.put("short", [(b"a", b"old", b"back")], 5)
+    assert embedded.get("short", [(b"a", b"old")]) == [b"back"], "an expired cell leaves no tombstone"
 
 
 _bytes = st.binary(max_size=3)
