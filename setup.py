@@ -42,7 +42,14 @@ TOP = ("spouts", "bolts", "topologies")
 setup(
     packages=find_packages("src") + [f"penstock.{name}" for name in TOP],
     package_dir={"": "src", **{f"penstock.{name}": name for name in TOP}},
-    package_data={"penstock.kernels": ["*.pxd", "*.pyi"], "penstock.table.hbase": ["hbase.thrift"], "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"]},
+    package_data={
+        "penstock.kernels": ["*.pxd", "*.pyi"],
+        "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"],
+        "penstock.stack": ["artifacts/*"],
+        "penstock.storm": ["serializer.jar", "pom.xml", "pom.sha256"],
+        "penstock.table.hbase": ["hbase.thrift"],
+    },
+    exclude_package_data={"penstock.kernels": ["*.c"]},
     ext_modules=extensions(),
     options={"build_ext": {"parallel": CORES}},
 )

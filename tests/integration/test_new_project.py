@@ -60,7 +60,7 @@ def test_a_new_project_runs(tmp_path: Path, name: str) -> None:
     )["rows"]
     assert rows[0]["visits"] == sum(event["page"].startswith("/shop") for event in events)
     failed: collections.Counter[str] = collections.Counter()
-    for file in (folder / "alerts").glob("*.json"):
+    for file in (folder / "penstock-data" / "alerts").glob("*.json"):
         failed.update(json.loads(file.read_text())["failed"])
     assert failed == collections.Counter(event["page"] for event in events if event["status"] >= 500) and failed["/checkout"] > 0
 
