@@ -10,10 +10,24 @@ from typing import Any, Sequence
 
 import click
 
-from penstock.cli import check, demo, export, new, produce, publish, query, run, sql, status
+from penstock.cli import check, demo, export, new, produce, publish, query, run, sql, stack, status, storm, submit
 from penstock.cli.base import guarded
 
-COMMANDS = (new.new, check.check, produce.produce, run.run, status.status, query.query, export.export, sql.sql, publish.publish, demo.demo)
+COMMANDS = (
+    new.new,
+    check.check,
+    produce.produce,
+    run.run,
+    status.status,
+    query.query,
+    export.export,
+    sql.sql,
+    publish.publish,
+    submit.submit,
+    storm.storm,
+    stack.stack,
+    demo.demo,
+)
 
 
 class Commands(click.Group):
@@ -40,6 +54,8 @@ class Commands(click.Group):
                 [
                     ("PENSTOCK_ON", "What --on is where it is not given."),
                     ("PENSTOCK_CONFIG", "The penstock.toml to use; else the nearest one, from here upwards."),
+                    ("PENSTOCK_STACK", "Where `penstock stack` keeps what it runs; else .penstock-stack."),
+                    ("PENSTOCK_STACK_CACHE", "Where its servers' jars are kept; else ~/.cache/penstock/stack."),
                     ("PENSTOCK_TRACEBACK", "1: show the traceback of an error."),
                     ("PENSTOCK_KERNELS", "reference: run the slow plain-Python kernels."),
                 ]
