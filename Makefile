@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard src/penstock/kernels/*.pyx src/penstock/kernels/*.pxd) setup.py pyproject.toml
 
-.PHONY: help run test test-embedded test-servers test-fast bench lint clean
+.PHONY: help run test test-embedded test-servers test-fast bench bench-servers lint clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -40,6 +40,10 @@ test-fast: $(VENV)/.made-test ## unit and contract tests alone
 
 bench: $(VENV)/.made-test ## the benchmarks; writes bench/results.json
 	$(BIN)/python -m bench
+
+bench-servers: $(VENV)/.made-test ## those on real Kafka, HBase and Storm
+	@export PENSTOCK_STACK="$${PENSTOCK_STACK:-$(CURDIR)/build/stack}"; trap '$(BIN)/penstock stack down --wipe' EXIT; \
+	$(BIN)/penstock stack up && $(BIN)/python -m bench --servers
 
 lint: $(VENV)/.made-test ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -1,13 +1,13 @@
 """What one would write instead: plain loops over the records' values, and msgspec with polars.
 
-Each is favoured: it is given the values as a list of bytes, so that it fetches nothing, checks no checksum and decompresses nothing; a malformed record
+Over a list each is favoured: it is given the values as a list of bytes, so that it fetches nothing, checks no checksum and decompresses nothing; a malformed record
 would end it; it makes nothing durable. The loops compute what the roll-up computes: exact sums, and what is late apart. msgspec and polars do
 not: they add floats, rounded to millionths when compared.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import datasketches
 import msgpack
@@ -20,13 +20,14 @@ from bench.workload import KEPT, PRECISION, Workload
 
 _MINUTE_MS, _LATENESS_MS, _MICROS = 60_000, 86_400_000, 1_000_000
 POLARS_BATCH = 1 << 14  # events to a frame
+LOADS: dict[str, Callable[[bytes], Any]] = {"json": orjson.loads, "msgpack": msgpack.unpackb}
 
 
 class Loop:
     """Decode a value, tell whether it is late, look its group up in a dict, add in whole millionths. load: `orjson.loads` or `msgpack.unpackb`."""
 
-    def __init__(self, workload: Workload, load: Callable[[bytes], Any]) -> None:
-        self.values, self.load = workload.values(), load
+    def __init__(self, values: Iterable[bytes], load: Callable[[bytes], Any]) -> None:
+        self.values, self.load = values, load
         self.groups: dict[tuple[int, str, int], list[Any]] = {}
         self.late = 0
 
@@ -151,5 +152,4 @@ class MsgspecPolars:
 
 def loop(workload: Workload, *, uniques: bool) -> Loop:
     """The loop over a workload's format."""
-    load = orjson.loads if workload.format == "json" else msgpack.unpackb
-    return (SketchLoop if uniques else Loop)(workload, load)
+    return (SketchLoop if uniques else Loop)(workload.values(), LOADS[workload.format])

@@ -1,4 +1,4 @@
-"""One measurement, in a process of its own that is pinned to one CPU: what it needs is made first, and is not timed.
+"""One measurement, in a process of its own that may be pinned to one CPU: what it needs is made first, and is not timed.
 
 Called by `bench.measure` with a JSON object as its only argument; prints one as its last line.
 """
@@ -14,27 +14,34 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from bench.workload import AdCounts, Workload
+from bench.workload import AdCounts, Topic, Workload
 
 
-def make(side: str, workload: Workload, log: Path, scratch: Path) -> Any:
-    """The side of a name, ready to `run`."""
+def make(side: str, workload: Workload, log: Path | Topic, scratch: Path) -> Any:
+    """The side of a name, ready to `run`. log: where the workload is: the folder of a local log, or a topic of Kafka's."""
     if side in ("loop", "loop-sketch", "parse", "msgspec-polars"):
         from bench import baselines
 
         if side == "parse":
             return baselines.ParseOnly(workload, "path" if workload.source == "pages" else "advertiser_id")
         return baselines.MsgspecPolars(workload) if side == "msgspec-polars" else baselines.loop(workload, uniques=side == "loop-sketch")
+    if side in ("confluent-decode", "confluent-rollup"):
+        from bench import confluent
+
+        return (confluent.Decode if side == "confluent-decode" else confluent.Rollup)(workload, cast("Topic", log))
     from bench import ours
 
+    if side == "kafka-decode":
+        return ours.Decode(workload, cast("Topic", log))
     if side in ("kernel", "kernel-sketch"):
-        return ours.Kernel(workload, log, uniques=side == "kernel-sketch")
+        return ours.Kernel(workload, cast(Path, log), uniques=side == "kernel-sketch")
+    deployment = ours.embedded(log, scratch) if isinstance(log, Path) else ours.on_kafka(log, scratch)
     if side == "topology":
-        return ours.TopologyRun(AdCounts, workload.events, log, scratch)
+        return ours.TopologyRun(AdCounts, workload.events, deployment)
     module, _, name = side.partition(":")
-    return ours.ShippedRun(getattr(importlib.import_module(module), name), workload.events, log, scratch)
+    return ours.ShippedRun(getattr(importlib.import_module(module), name), workload.events, deployment)
 
 
 def cpu_seconds() -> float:
@@ -54,9 +61,10 @@ def peak_rss_mb() -> float:
 def main(text: str) -> None:
     """Measure, and write the answer beside."""
     task = json.loads(text)
-    if hasattr(os, "sched_setaffinity"):
+    if hasattr(os, "sched_setaffinity") and task["cpu"] is not None:
         os.sched_setaffinity(0, {task["cpu"]})
-    side = make(task["side"], Workload(**task["workload"]), Path(task["log"]), Path(task["scratch"]))
+    log = Topic(**task["topic"]) if "topic" in task else Path(task["log"])
+    side = make(task["side"], Workload(**task["workload"]), log, Path(task["scratch"]))
     gc.collect()
     gc.freeze()  # the list of values is nothing that a collection during the run should look at
     cpu, began = cpu_seconds(), time.perf_counter()

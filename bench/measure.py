@@ -52,21 +52,22 @@ def median(samples: Sequence[Sample]) -> Sample:
 
 @dataclasses.dataclass
 class Bench:
-    """Where measurements are made. directory: on the disk whose fsync is to be measured. cpu: the one that every side is pinned to."""
+    """Where measurements are made. directory: on the disk whose fsync is to be measured. cpu: the one that every side is pinned to; None for none."""
 
     directory: Path
-    cpu: int
+    cpu: int | None
     say: Callable[[str], None] = lambda line: None
 
-    def log_of(self, workload: Workload) -> Path:
-        """The workload's log, written when it is first asked for: by this process, so that it is in no measured one's memory."""
+    def place(self, workload: Workload) -> dict[str, Any]:
+        """Where the workload's log is, as a measuring process is told. Written when it is first asked for: by this process, so that it is in no
+        measured one's memory."""
         path = self.directory / workload.name
         if not path.is_dir():
             partial = self.directory / "partial"
             shutil.rmtree(partial, ignore_errors=True)
             workload.write(partial)
             partial.rename(path)
-        return path
+        return {"log": str(path)}
 
     def forget(self, workload: Workload) -> None:
         """Remove the workload's log."""
@@ -74,12 +75,12 @@ class Bench:
 
     def sample(self, side: str, workload: Workload, answer: Path | None = None) -> Sample:
         """Measure a side once. answer: the file that its answer is written to, if it is wanted."""
-        log = self.log_of(workload)
+        place = self.place(workload)
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             task = {
                 "side": side,
                 "workload": dataclasses.asdict(workload),
-                "log": str(log),
+                **place,
                 "scratch": scratch,
                 "cpu": self.cpu,
                 "answer": str(answer) if answer else None,
@@ -92,7 +93,7 @@ class Bench:
         return sample
 
     def alternate(self, workload: Workload, baselines: dict[str, str], rounds: int) -> dict[str, list[Sample]]:
-        """Measure sides `rounds` times, in turn. baselines: of each side, the one to measure before it, which must compute the same.
+        """Measure sides `rounds` times, in turn. baselines: of each side, the one to measure before it, which must compute the same, every time.
 
         Raises BenchError where it does not.
         """
@@ -100,17 +101,16 @@ class Bench:
 
         sides = list(dict.fromkeys([*baselines.values(), *baselines]))
         samples: dict[str, list[Sample]] = {side: [] for side in sides}
-        answers: dict[str, Any] = {}
-        for turn in range(rounds):
+        file = self.directory / "answer"
+        for _ in range(rounds):
+            answers: dict[str, Any] = {}
             for side in sides:
-                file = self.directory / "answer" if turn == 0 else None
                 samples[side].append(self.sample(side, workload, file))
-                if file:
-                    answers[side] = pickle.loads(file.read_bytes())
-                    file.unlink()
-        for side, baseline in baselines.items():
-            if wrong := difference(answers[side], answers[baseline]):
-                raise BenchError(f"{side} and {baseline} do not agree over {workload}: {wrong}")
+                answers[side] = pickle.loads(file.read_bytes())
+                file.unlink()
+            for side, baseline in baselines.items():
+                if wrong := difference(answers[side], answers[baseline]):
+                    raise BenchError(f"{side} and {baseline} do not agree over {workload}: {wrong}")
         return samples
 
     def _python(self, *arguments: str) -> str:

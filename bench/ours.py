@@ -1,4 +1,4 @@
-"""Penstock's sides: the kernels alone, and a topology from the log to durable cells."""
+"""Penstock's sides: the kernels alone, Kafka to columns, and a topology from the log to durable cells."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 
 from penstock.deployment import Deployment
 from penstock.kernels import Delta, RollupPlan
+from penstock.log.kafka import KafkaLog
 from penstock.model import Rollup
 from penstock.rollup.control import NO_WATERMARK
 from penstock.rollup.reader import Reader
 from penstock.rollup.registry import Registry
 from penstock.runner.local import LocalRunner, prepare
+from penstock.spouts.kafka import TUPLE_BYTES, TUPLE_OFFSETS
 from penstock.table import Cell
 from penstock.table.sqlite import SqliteTable
 from penstock.topology import Topology
 
 from bench.answers import Answer, by_entity, of_cells, of_table
-from bench.workload import PARTITIONS, Workload, ads_rollup
+from bench.workload import PARTITIONS, Topic, Workload, ads_rollup
 
 
 class Kernel:
@@ -61,6 +63,33 @@ class Kernel:
         return {"groups": sum(delta.cells for delta in self.deltas)}
 
 
+class Decode:
+    """Kafka to columns: what a spout reads, the partitions in turn, and every record's checked values as a bolt gets them."""
+
+    def __init__(self, workload: Workload, topic: Topic) -> None:
+        self.topic, self.log = topic.name, KafkaLog(topic.settings)
+        rollup = ads_rollup(workload.format, uniques=False)
+        self.reader, self.time = Reader(rollup.schema, rollup.reads()), rollup.schema.time
+        self.ends = {number: self.log.end(self.topic, number) for number in range(PARTITIONS)}
+        self.records = self.total = 0
+
+    def run(self) -> None:
+        """Until the end of every partition."""
+        positions = dict.fromkeys(self.ends, 0)
+        while waiting := [number for number, end in self.ends.items() if positions[number] < end]:
+            for number in waiting:
+                chunk = self.log.read(self.topic, number, positions[number], TUPLE_BYTES, TUPLE_OFFSETS)
+                if chunk is not None:
+                    positions[number] = chunk.next
+                    run = self.reader.read(chunk.data)
+                    self.records += len(run)
+                    self.total += int((run.columns.columns[self.time].data // 1000).sum())  # in microseconds they would overflow
+
+    def answer(self) -> Answer:
+        """How many records there were, and the sum of their times in milliseconds."""
+        return {("all",): [self.records, self.total]}
+
+
 class CountingTable(SqliteTable):
     """The embedded table, which also says how many metric cells were put, and how long the puts took."""
 
@@ -76,14 +105,24 @@ class CountingTable(SqliteTable):
             self.cells += len(cells)
 
 
-class TopologyRun:
-    """A topology by the local runner, from the local log to durable cells: from `run` to its return, every fsync in it. Its making is not timed."""
+def embedded(log: Path, scratch: Path) -> Deployment:
+    """A deployment below `scratch` whose log is the one at `log`."""
+    (scratch / "log").symlink_to(log)
+    return Deployment("bench", {"local": str(scratch), "partitions": PARTITIONS})
 
-    def __init__(self, topology: type[Topology], events: int, log: Path, scratch: Path) -> None:
-        self.events = events
-        (scratch / "log").symlink_to(log)
-        self.deployment = Deployment("bench", {"local": str(scratch), "partitions": PARTITIONS})
-        self.table = CountingTable(scratch / "table" / "cells.db")
+
+def on_kafka(topic: Topic, scratch: Path) -> Deployment:
+    """A deployment whose log is Kafka, and whose table is below `scratch`."""
+    return Deployment("bench", {"local": str(scratch), "kafka": topic.settings, "partitions": PARTITIONS, "topics": {"ads": topic.name}})
+
+
+class TopologyRun:
+    """A topology by the local runner, from the log to durable cells: from `run` to its return, every fsync in it. Its making is not timed."""
+
+    def __init__(self, topology: type[Topology], events: int, deployment: Deployment) -> None:
+        assert deployment.directory is not None
+        self.events, self.deployment = events, deployment
+        self.table = CountingTable(deployment.directory / "table" / "cells.db")
         self.deployment.table = self.table
         self.definitions = prepare(topology, self.deployment)
         self.runner = LocalRunner(topology, self.deployment, self.definitions)

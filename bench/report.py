@@ -41,24 +41,41 @@ def save(path: Path, results: Sequence[dict[str, Any]], names: Sequence[str]) ->
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Results as Markdown."""
     lines = [
-        "| benchmark | events/s | CPU s per million | baseline | baseline's events/s | ratio | bar | peak RSS |",
-        "|---|--:|--:|---|--:|--:|--:|--:|",
+        "| benchmark | events/s | CPU s per million | baseline | baseline's events/s | baseline's CPU | ratio | bar | peak RSS |",
+        "|---|--:|--:|---|--:|--:|--:|--:|--:|",
+        *(_line(one) for one in results if "ratio" in one),
     ]
-    for one in results:
-        bar = f"≥ {one['bar']:g}×" if "bar" in one else f"≤ {one['aim_at_most']:g}×" if "aim_at_most" in one else ""
-        rate = f"{one['baseline_events_per_second']:,}" if "baseline_events_per_second" in one else ""
-        lines.append(
-            f"| {one['name']} | {one['events_per_second']:,} | {one['cpu_seconds_per_million']:.2f} | {one['baseline']} | {rate} "
-            f"| {one['ratio']:g}× | {bar} | {one['peak_rss_mb']:,.0f} MB |"
-        )
     notes = [f"{one['name']}: {one['cells_per_event']:.2f} cells put per event" for one in results if "cells_per_event" in one]
     notes += [
         f"{one['name']} runs at {one['of_kernel']:.0%} of the rate of the kernels alone (bar: {one['of_kernel_bar']:.0%})"
         for one in results
         if "of_kernel" in one
     ]
+    notes += [
+        f"{one['name']}: {one['events']:,} events, of which the baseline got {one['baseline_events']:,}; the CPU is that of the whole machine, servers and all"
+        for one in results
+        if "baseline_events" in one
+    ]
+    notes += [
+        f"{one['name']}: at {one['produced_per_second']:,} events/s of {one['advertisers']:,} advertisers, an event is in what a reader gets after "
+        f"{one['p50_seconds']:g} s (median) and {one['p99_seconds']:g} s (99th percentile; bar: {one['at_most_seconds']:g} s) with a flush every "
+        f"{one['flush_seconds']:g} s"
+        for one in results
+        if "p99_seconds" in one
+    ]
     machines = sorted({one["machine"] for one in results if "machine" in one})
-    return "\n".join([*lines, "", *(f"- {note}." for note in notes), *(f"- On one core of: {one}." for one in machines)])
+    return "\n".join([*lines, "", *(f"- {note}." for note in notes), *(f"- On: {one}." for one in machines)])
+
+
+def _line(one: dict[str, Any]) -> str:
+    bar = f"≥ {one['bar']:g}×" if "bar" in one else f"≤ {one['aim_at_most']:g}×" if "aim_at_most" in one else ""
+    rate = f"{one['baseline_events_per_second']:,}" if "baseline_events_per_second" in one else ""
+    processor = f"{one['baseline_cpu_seconds_per_million']:.2f}" if "baseline_cpu_seconds_per_million" in one else ""
+    peak = f"{one['peak_rss_mb']:,.0f} MB" if "peak_rss_mb" in one else ""
+    return (
+        f"| {one['name']} | {one['events_per_second']:,} | {one['cpu_seconds_per_million']:.2f} | {one['baseline']} | {rate} | {processor} "
+        f"| {one['ratio']:g}× | {bar} | {peak} |"
+    )
 
 
 def write_readme(results: Sequence[dict[str, Any]]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from penstock import By, Count, Decimal, Enum, Int, KafkaSpout, Rollup, RollupBolt, Schema, Sum, Timestamp, Topology, Uniques
 from penstock.kernels.encode import Slices
-from penstock.log.generate import TYPES, AdBlock, AdEvents, generate_into
+from penstock.log import Log
+from penstock.log.generate import TYPES, AdBlock, AdEvents
 from penstock.log.local import LocalLog
 from penstock.log.producer import Producer
 from penstock.model.units import instant
@@ -24,17 +25,26 @@ PAGES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
+class Topic:
+    """Where a workload is in Kafka. settings: how Kafka is reached, as in a deployment."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Workload:
     """Some events: the same bytes whoever asks, from the generators' seeds.
 
-    source: "ads" or "pages". format: "json" or "msgpack". codec: of the log's record batches, "lz4" or "none". hours: the span of event time.
-    users: how many different ones there are.
+    source: "ads" or "pages". format: "json" or "msgpack". codec: of the log's record batches, "lz4" or "none". batch_bytes: of a record batch before
+    compression; 0 for one record a batch. hours: the span of event time. users: how many different ones there are.
     """
 
     events: int
     source: str = "ads"
     format: str = "json"
     codec: str = "lz4"
+    batch_bytes: int = 1 << 16
     hours: int = 4
     users: int = 200_000
     advertisers: int = 115
@@ -45,35 +55,35 @@ class Workload:
         """What its log's folder is called."""
         return "-".join(map(str, dataclasses.astuple(self)))
 
-    def _ads(self) -> dict[str, int | float | str]:
+    def _ads(self) -> dict[str, Any]:
         # Nothing beyond the lateness: a loop that counts everything then counts what an exact roll-up counts.
         return {"advertisers": self.advertisers, "users": self.users, "hours": self.hours, "start": START, "too_late": 0.0}
 
-    def _pages(self) -> Iterator[AdBlock]:
+    def blocks(self) -> Iterator[AdBlock]:
+        """The records in the order of arrival: values, keys (the entity) and log timestamps."""
+        if self.source == "ads":
+            yield from AdEvents(self.seed, format=self.format, **self._ads()).blocks(self.events)
+            return
         for block in page_views(
             self.events, seed=self.seed, pages=PAGES, visitors=self.users, start_ms=instant(START) // 1000, hours=self.hours
         ):
             yield AdBlock(Slices.of(block.values), Slices.of(block.keys), block.timestamps)
 
     def values(self) -> list[bytes]:
-        """The value of every record, in the order of arrival: what the baselines get for nothing."""
-        blocks = self._pages() if self.source == "pages" else AdEvents(self.seed, format=self.format, **self._ads()).blocks(self.events)  # type: ignore[arg-type]
-        found: list[bytes] = []
-        for values, _, _ in blocks:
-            buffer = bytes(values.buffer)
-            found += [buffer[start:end] for start, end in zip(values.start.tolist(), (values.start + values.length).tolist())]
-        return found
+        """The value of every record, in the order of arrival: what the loops over a list get for nothing."""
+        return [value for values, _, _ in self.blocks() for value in texts(values)]
+
+    def send(self, log: Log, topic: str) -> None:
+        """Append them to a topic, keyed by the entity."""
+        with Producer(log, topic, codec=self.codec, batch_bytes=self.batch_bytes or 1) as producer:
+            for values, keys, timestamps in self.blocks():
+                producer.send_many(values, keys, timestamps)
 
     def write(self, directory: Path) -> None:
-        """Write them to a local log below `directory`: record batches of 64 KiB before compression, keyed by the entity, two partitions."""
+        """Write them to a local log below `directory`, in two partitions."""
         with LocalLog(directory) as log:
             log.create(self.source, PARTITIONS)
-            if self.source == "pages":
-                with Producer(log, self.source, codec=self.codec) as producer:
-                    for values, keys, timestamps in self._pages():
-                        producer.send_many(values, keys, timestamps)
-            else:
-                generate_into(log, ads_schema(self.format, uniques=False), self.events, self.seed, codec=self.codec, **self._ads())
+            self.send(log, self.source)
 
     def chunks(self, directory: Path) -> list[tuple[int, bytes]]:
         """The log as a spout sends it: (partition, consecutive record batches of up to 1 MiB), the partitions in turn."""
@@ -81,6 +91,12 @@ class Workload:
             parts = [list(_partition(log, self.source, number)) for number in range(PARTITIONS)]
         longest = max(map(len, parts))
         return [(number, part[turn]) for turn in range(longest) for number, part in enumerate(parts) if turn < len(part)]
+
+
+def texts(slices: Slices) -> list[bytes]:
+    """Slices as Python objects."""
+    buffer = bytes(slices.buffer)
+    return [buffer[start:end] for start, end in zip(slices.start.tolist(), (slices.start + slices.length).tolist())]
 
 
 def _partition(log: LocalLog, topic: str, number: int) -> Iterator[bytes]:

@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class _Partition:
-    """Where the spout is in a partition. epoch: changes whenever it goes back; replies to tuples of an earlier one say nothing any more."""
+    """Where the spout is in a partition. epoch: changes whenever it goes back; replies to tuples of an earlier one say nothing any more.
+
+    full: whether the next tuple may follow at once. big: whether the last one was.
+    """
 
     shard: ShardId
     epoch: str
@@ -36,6 +39,7 @@ class _Partition:
     sent: int = 0
     sent_at: int = 0
     full: bool = False
+    big: bool = False
     idle_at: int | None = None
     retry_at: int = 0
 
@@ -116,7 +120,8 @@ class KafkaSpout(BatchSpout):
             return RETRY_AFTER
         if not self.patient:
             raise problem
-        self.raise_exception(problem)
+        # Not pystorm's raise_exception, which adds a "sync": Storm would take that for the answer to its next command.
+        self.send_message({"command": "error", "msg": f"{what}: {problem}"})
         return PARKED
 
     def report(self, durable: dict[int, int]) -> None:
@@ -158,11 +163,12 @@ class KafkaSpout(BatchSpout):
             self.look_at = 0  # the topic is another one, or gone: the next look says which
             return False
         if chunk is not None:
-            partition.full = len(chunk.data) >= TUPLE_BYTES // 2
+            big = len(chunk.data) >= TUPLE_BYTES // 2
+            partition.full, partition.big = big or partition.big, big  # one short tuple is where an answer of the log ended, not the log
             partition.idle_at = None
             self.send(partition, chunk, False, now)
             return True
-        partition.full = False
+        partition.full = partition.big = False
         if not partition.pending and (partition.idle_at is None or not 0 <= now - partition.idle_at < self.idle_every):
             # Asks whether the bolt is where this spout thinks that it is, and says that there is no more.
             partition.idle_at = now
@@ -185,7 +191,7 @@ class KafkaSpout(BatchSpout):
         table, key = self.deployment.table, (shard.row, CONTROL_COLUMN)
         found = table.get(CONTROL_TABLE, [key])[0]
         if found is None:
-            Registry(table).adopt(shard, self.deployment.log)
+            Registry(table).adopt(shard)
             found = table.get(CONTROL_TABLE, [key])[0]
         if found is None:
             raise NotFoundError(f"shard {shard.row.decode()} has no control cell", hint="it was deleted: restore the control table")
@@ -237,7 +243,7 @@ class KafkaSpout(BatchSpout):
         """Forget the position: the control cell knows it."""
         assert self.deployment is not None
         partition.epoch, partition.position, partition.pending = self.deployment.fresh(), None, {}
-        partition.idle_at, partition.full, partition.sent_at = None, False, 0
+        partition.idle_at, partition.full, partition.big, partition.sent_at = None, False, False, 0
 
     def activate(self) -> None:
         """Go on emitting."""

@@ -14,6 +14,7 @@ from penstock.bolts import RollupBolt
 from penstock.kernels import Hll, RollupPlan
 from penstock.kernels.encode import encode_list
 from penstock.log.memory import MemoryLog
+from penstock.metrics import NoMetrics
 from penstock.model import By, Count, Decimal, Enum, Int, Max, Min, Ratio, Rollup, Schema, String, Sum, Timestamp, Uniques
 from penstock.rollup.calls import Pause
 from penstock.rollup.control import Progress, ShardId
@@ -158,7 +159,7 @@ class World:
 class _Around:
     """What a shard needs of its bolt."""
 
-    limits, flush_interval = Limits(), 0
+    limits, flush_interval, metrics = Limits(), 0, NoMetrics()
 
     def __init__(self, world: World) -> None:
         self.table, self.reader = world.table, Reader(visits)

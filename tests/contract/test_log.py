@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
+from kafka_log import OnKafka, kafka_settings
 
 from penstock.errors import ConfigurationError, CorruptionError, NotFoundError, OutOfRangeError
 from penstock.kernels import read_batches
@@ -19,8 +20,13 @@ SECOND = 1_000_000
 FAR = 1 << 40
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", pytest.param("kafka", marks=pytest.mark.servers)])
 def log(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
+    if request.param == "kafka":
+        on_kafka = OnKafka(kafka_settings(request))
+        yield on_kafka
+        on_kafka.remove()
+        return
     made = (
         LocalLog(tmp_path / "log", segment_bytes=1) if request.param == "local" else MemoryLog()
     )  # a segment an append: retention has something to cut
@@ -214,7 +220,7 @@ CALLS: list[Callable[[Log, str, int], Any]] = [
 
 @pytest.mark.parametrize("call", CALLS)
 def test_what_is_not_there_is_not_found(log: Log, call: Callable[[Log, str, int], Any]) -> None:
-    with pytest.raises(NotFoundError, match="'t'"):
+    with pytest.raises(NotFoundError, match="t'"):
         call(log, "t", 0)
     log.create("t", 2)
     for partition in (2, -1):
@@ -224,7 +230,7 @@ def test_what_is_not_there_is_not_found(log: Log, call: Callable[[Log, str, int]
 
 def test_incarnation_and_partitions_of_a_topic_that_is_not_there(log: Any) -> None:
     for call in (log.incarnation, log.partitions, log.delete):
-        with pytest.raises(NotFoundError, match="'t'"):
+        with pytest.raises(NotFoundError, match="t'"):
             call("t")
 
 

@@ -8,13 +8,16 @@ from typing import Any, Callable, Iterator
 from unittest import mock
 
 from penstock.bolts.archive import ArchiveShard
+from penstock.errors import OutOfRangeError, PenstockError
 from penstock.kernels import merge_cells
-from penstock.rollup.control import Control
+from penstock.rollup import rollup_shard, shard
+from penstock.rollup.calls import Call, Pause, until_answered
+from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control
 from penstock.rollup.rollup_shard import RollupShard
 from penstock.rollup.shard import Shard
 from penstock.spouts.kafka import KafkaSpout
 
-Patches = list[tuple[type, str, Callable[..., Any]]]
+Patches = list[tuple[Any, str, Callable[..., Any]]]
 
 
 def live_cell() -> Patches:
@@ -106,7 +109,7 @@ def fold_early() -> Patches:
 
 def wall_clock() -> Patches:
     """A flush writes at the wall clock's time, not at max(previous + 1, now)."""
-    return [(Shard, "next_timestamp", lambda self: self.around.now())]
+    return [(Shard, "next_timestamp", lambda self: self.around.now() // 1000)]
 
 
 def fold_unflushed() -> Patches:
@@ -169,8 +172,233 @@ def index_after_drop() -> Patches:
     return [(ArchiveShard, "after_claim", after_claim)]
 
 
+# What Storm, Kafka and HBase were seen to do.
+
+
+def from_memory() -> Patches:
+    """At a fail the spout goes back to the oldest tuple that it remembers, not to what is committed."""
+    real = KafkaSpout.go_back
+
+    def go_back(self: KafkaSpout, partition: Any) -> None:
+        oldest = min((previous for previous, _, _ in partition.pending.values()), default=None)
+        real(self, partition)
+        partition.position = oldest
+
+    return [(KafkaSpout, "go_back", go_back)]
+
+
+def start_at_flushing() -> Patches:
+    """A spout takes up a partition where the flush that was begun last ends: it would not be sent again what its worker's memory held."""
+
+    def committed(self: KafkaSpout, shard: Any) -> int:
+        real(self, shard)
+        found = self.deployment.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0]
+        return Control.decode(found).flushing
+
+    real = KafkaSpout.committed
+    return [(KafkaSpout, "committed", committed)]
+
+
+def forget_failed() -> Patches:
+    """A tuple whose time is over is forgotten, as if it had been acked."""
+    return [(KafkaSpout, "fail", KafkaSpout.ack)]
+
+
+def steal() -> Patches:
+    """An owner that was stopped, and finds at its next flush that another one came, takes the shard back and goes on with what it has in memory."""
+    real = Shard.swap
+
+    def swap(self: Shard, expected: Control | None, new: Control) -> Any:
+        if (yield from real(self, expected, new)):
+            return True
+        found = yield from until_answered(self.read_control())
+        return (yield from real(self, Control.decode(found), new))
+
+    return [(Shard, "swap", swap)]
+
+
+def one_partition_a_task() -> Patches:
+    """A spout reads the partition of its own index, and not those beyond the number of tasks."""
+    real = KafkaSpout.look
+
+    def look(self: KafkaSpout, now: int) -> None:
+        real(self, now)
+        self.partitions = [partition for partition in self.partitions if partition.shard.partition == self.index]
+
+    return [(KafkaSpout, "look", look)]
+
+
+def two_syncs() -> Patches:
+    """A spout that reports an error says twice that it is done."""
+    real = KafkaSpout.send_message
+
+    def send_message(self: KafkaSpout, message: dict[str, Any]) -> None:
+        real(self, message)
+        if message["command"] == "error":
+            real(self, {"command": "sync"})
+
+    return [(KafkaSpout, "send_message", send_message)]
+
+
+def look_once() -> Patches:
+    """A spout looks at its start alone which partitions there are."""
+    real = KafkaSpout.look
+
+    def look(self: KafkaSpout, now: int) -> None:
+        if not self.partitions:
+            real(self, now)
+
+    return [(KafkaSpout, "look", look)]
+
+
+def adopt_at_end() -> Patches:
+    """A partition that was added is read from where its end is when it is noticed."""
+    real = KafkaSpout.committed
+
+    def committed(self: KafkaSpout, shard: Any) -> int:
+        begin = Control.initial(self.deployment.log.end(shard.topic, shard.partition)).encode()
+        self.deployment.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, begin)
+        return real(self, shard)
+
+    return [(KafkaSpout, "committed", committed)]
+
+
+def trust_name() -> Patches:
+    """What was read is taken to be of the topic that was looked up before, whether or not that was created anew meanwhile."""
+    real = KafkaSpout.advance
+
+    def advance(self: KafkaSpout, partition: Any) -> bool:
+        log: Any = self.deployment.log
+        log.incarnation = lambda topic: partition.shard.incarnation
+        try:
+            return real(self, partition)
+        finally:
+            del log.incarnation
+
+    return [(KafkaSpout, "advance", advance)]
+
+
+def reset_to_end() -> Patches:
+    """A spout whose position the log does not have any more goes on at the end, and says nothing."""
+    real = KafkaSpout.advance
+
+    def advance(self: KafkaSpout, partition: Any) -> bool:
+        try:
+            return real(self, partition)
+        except OutOfRangeError:
+            partition.position = self.deployment.log.end(self.topic, partition.shard.partition)
+            return False
+
+    return [(KafkaSpout, "advance", advance)]
+
+
+def silent_skip() -> Patches:
+    """A spout passes over a range that holds no record without a word to its bolt."""
+    real = KafkaSpout.send
+
+    def send(self: KafkaSpout, partition: Any, chunk: Any, caught_up: bool, now: int) -> None:
+        if chunk.next > chunk.previous and not chunk.data:
+            partition.position = chunk.next
+        else:
+            real(self, partition, chunk, caught_up, now)
+
+    return [(KafkaSpout, "send", send)]
+
+
+def lost_as_skipped() -> Patches:
+    """What retention took is counted as if it had never held a record."""
+    real = Shard.advance
+
+    def advance(self: Shard, run: Any, first: int, last: int, verdict: Any, stop: int, skipped: list[Any], lost: list[Any]) -> Any:
+        return real(self, run, first, last, verdict, stop, [*skipped, *lost], [])
+
+    return [(Shard, "advance", advance)]
+
+
+def whole_ranges() -> Patches:
+    """A range without records counts whole in every flush that it touches."""
+    return [(shard, "clip", lambda ranges, start, stop: [one for one in ranges if one[0] < stop and start < one[1]])]
+
+
+def unanswered_is_done() -> Patches:
+    """A compare-and-set that is not answered counts as done."""
+    return [(Shard, "decide", lambda self, found, expected, new: True)]
+
+
+def same_millisecond() -> Patches:
+    """A flush may write at the very timestamp of the flush before, where the clock says so."""
+    return [(Shard, "next_timestamp", lambda self: max(self.control.timestamp, self.around.now() // 1000))]
+
+
+def put_at_now() -> Patches:
+    """Cells are put at the time of the call, not at the flush's."""
+
+    def put_call(self: RollupShard, table: str, cells: Any) -> Call:
+        return Call(f"table.put {table}", lambda: self.around.table.put(table, cells, self.around.now() // 1000))
+
+    return [(RollupShard, "put_call", put_call)]
+
+
+def first_row_tells() -> Patches:
+    """A put whose first row is there already is taken to have been applied."""
+    real = RollupShard.put_call
+
+    def put_call(self: RollupShard, table: str, cells: Any) -> Call:
+        call, (row, column, value) = real(self, table, cells), cells[0]
+        return Call(call.name, lambda: None if self.around.table.get(table, [(row, column)]) == [value] else call.make())
+
+    return [(RollupShard, "put_call", put_call)]
+
+
+def impatient() -> Patches:
+    """A put is given up when a table is out of reach for long."""
+
+    def thrice(call: Call) -> Any:
+        for _ in range(3 if call.name.startswith("table.put") else 10_000):
+            try:
+                return (yield call)
+            except PenstockError:
+                yield Pause(1)
+
+    return [(rollup_shard, "until_answered", thrice)]
+
+
+def ack_before_puts() -> Patches:
+    """Tuples are acked when their flush has begun, not when its puts are answered."""
+    real = RollupShard.put
+
+    def put(self: RollupShard, piece: Any, end: Any) -> Any:
+        self.ack(end.offset)
+        return (yield from real(self, piece, end))
+
+    return [(RollupShard, "put", put)]
+
+
 REQUIRED = (live_cell, own_uuid, unpinned, end_watermark, ack_duplicate_early, accept_gap, ignore_stamp, reuse_timestamp, fold_early)
 FURTHER = (wall_clock, fold_unflushed, forget_index, no_doubt, no_idle_tuple, known_absent, horizon_stays, index_after_drop)
+
+STORM = (from_memory, start_at_flushing, forget_failed, steal, one_partition_a_task, two_syncs)
+KAFKA = (look_once, adopt_at_end, trust_name, reset_to_end, silent_skip, lost_as_skipped, whole_ranges)
+HBASE = (unanswered_is_done, same_millisecond, put_at_now, first_row_tells, impatient, ack_before_puts)
+ALL = (*REQUIRED, *FURTHER, *STORM, *KAFKA, *HBASE)
+# Where the search for the rarer ones begins, to save time: the number of a seed that finds it.
+FOUND_BY = {
+    "unpinned": 34,
+    "reuse_timestamp": 25,
+    "wall_clock": 25,
+    "no_doubt": 24,
+    "no_idle_tuple": 35,
+    "from_memory": 9,
+    "end_watermark": 6,
+    "two_syncs": 6,
+    "trust_name": 84,
+    "reset_to_end": 8,
+    "unanswered_is_done": 6,
+    "same_millisecond": 25,
+    "put_at_now": 25,
+    "first_row_tells": 15,
+    "impatient": 69,
+}
 
 
 @contextlib.contextmanager

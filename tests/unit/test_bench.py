@@ -7,8 +7,11 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import Counter, deque
 from pathlib import Path
+from typing import Any, Iterator
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,9 +19,9 @@ sys.path.insert(0, str(ROOT))
 for needed in ("datasketches", "msgspec", "orjson", "polars"):
     pytest.importorskip(needed, reason="the benchmarks' baselines: pip install 'penstock[bench]'")
 
-from bench import answers, child, report, suite  # noqa: E402
+from bench import answers, child, report, servers, suite  # noqa: E402
 from bench.measure import Bench, BenchError, Sample, cpu_ratio, median, ratio  # noqa: E402
-from bench.workload import KEPT, AdEvents, Workload  # noqa: E402
+from bench.workload import KEPT, AdEvents, Topic, Workload  # noqa: E402
 
 EVENTS = 3_000
 
@@ -102,6 +105,21 @@ def test_sides_take_turns_and_those_that_disagree_have_no_result(tmp_path: Path,
         Bench(tmp_path, 0).alternate(Workload(1), {"right": "loop", "wrong": "loop"}, 1)
 
 
+def test_every_round_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[str] = []
+
+    def sample(self: Bench, side: str, workload: Workload, answer: Path | None = None) -> Sample:
+        turns.append(side)
+        assert answer is not None
+        answer.write_bytes(pickle.dumps({("a",): [len(turns) if turns.count("ours") == 2 else 1, 0]}))
+        return Sample(1, 1.0, 1.0, 1.0, {})
+
+    monkeypatch.setattr(Bench, "sample", sample)
+    with pytest.raises(BenchError, match="ours and loop do not agree"):
+        Bench(tmp_path, 0).alternate(Workload(1), {"ours": "loop"}, 3)
+    assert turns == ["loop", "ours"] * 2
+
+
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="No module named 'nowhere'"):
         Bench(tmp_path, max(os.sched_getaffinity(0))).sample("nowhere:Nothing", Workload(10))
@@ -121,6 +139,9 @@ def test_a_missed_bar_is_said() -> None:
     assert suite.missed([result]) == ["topology-json: 3.9 times a loop, and should be 4"]
     assert suite.missed([{**result, "ratio": 4.0, "of_kernel": 0.4}]) == ["topology-json: 0.4 of the kernel's own rate, and should be 0.5"]
     assert len(suite.missed([{"name": "memory", "ratio": 1.4, "aim_at_most": 1.3}])) == 1
+    fresh = {"name": "freshness", "p99_seconds": 15.5, "at_most_seconds": 15.0}
+    assert suite.missed([fresh]) == ["freshness: 99 % are readable within 15.5 s, and should be within 15 s"]
+    assert suite.missed([{**fresh, "p99_seconds": 15.0}]) == []
 
 
 def test_each_round_is_compared_with_its_own_baseline() -> None:
@@ -145,3 +166,155 @@ def test_the_readme_shows_the_results_that_are_there() -> None:
     shown = text[text.index(report.BEGIN) + len(report.BEGIN) : text.index(report.END)].strip()
     results = report.load(report.RESULTS)
     assert shown == (report.table(results) if results else "")
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def test_the_list_says_which_benchmarks_need_servers() -> None:
+    lines = bench("--list").stdout.splitlines()
+    assert [line for line in lines if not line.endswith("(needs servers)")] == list(suite.NAMES)
+    assert [line.split()[0] for line in lines if line.endswith("(needs servers)")] == list(servers.NAMES)
+
+
+def test_without_servers_one_is_told_how_to_start_them(tmp_path: Path) -> None:
+    (tmp_path / "some.toml").write_text('[half]\nlocal = "data"\n[half.kafka]\nbootstrap = "127.0.0.1:1"\n')
+    half = bench("freshness", "--on", "half", "--directory", str(tmp_path), PENSTOCK_CONFIG=str(tmp_path / "some.toml"))
+    none = bench("kafka-rollup", "--directory", str(tmp_path), PENSTOCK_STACK=str(tmp_path), PENSTOCK_CONFIG=str(tmp_path / "some.toml"))
+    assert (none.returncode, half.returncode) == (1, 1)
+    assert "kafka-rollup" in none.stderr and "penstock stack up" in none.stderr
+    assert "deployment half has no hbase" in half.stderr and "penstock stack up" in half.stderr
+    assert "Traceback" not in none.stderr + half.stderr
+
+
+def test_events_of_the_live_stream_are_steady_and_in_minutes_of_their_own_time() -> None:
+    from bench import freshness
+
+    start = 1_772_409_600_000
+    found = list(freshness.events(7_000, start))
+    assert [event.arrival for event in found] == [start + number * 1000 // freshness.RATE for number in range(7_000)]
+    parsed = [json.loads(event.value) for event in found]
+    assert [one["ts"] // 60_000 for one in parsed] == [event.minute for event in found]
+    assert [one["advertiser_id"] for one in parsed] == [event.advertiser for event in found]
+    late = sum(one["ts"] < event.arrival - 60_000 for one, event in zip(parsed, found))
+    assert 0.02 < late / 7_000 < 0.04 and all(one["ts"] <= event.arrival for one, event in zip(parsed, found))
+
+
+def test_a_sample_waits_until_an_answer_counts_it(tmp_path: Path) -> None:
+    from bench import freshness
+    from penstock.deployment import Deployment
+    from penstock.kernels.encode import encode_list
+    from penstock.query import Analytics
+    from penstock.runner.local import LocalRunner, prepare
+    from penstock.topologies.advertiser_analytics import AdvertiserAnalytics
+
+    events = list(freshness.events(2_000, 1_772_409_630_000))
+    counts = Counter((event.advertiser, event.minute) for event in events)
+    (advertiser, minute), count = counts.most_common(1)[0]
+    with Deployment("test", {"local": str(tmp_path), "partitions": 1}) as deployment:
+        definitions = prepare(AdvertiserAnalytics, deployment)
+        deployment.log.append("ads", 0, [encode_list([event.value for event in events], [event.arrival * 1000 for event in events])])
+        LocalRunner(AdvertiserAnalytics, deployment, definitions).run(until_caught_up=True)
+        waiting = deque(freshness.Sampled(minute, number, 0.0) for number in (1, count, count + 1))
+        ages = freshness.look(Analytics(deployment), advertiser, waiting)
+        assert len(ages) == 2 and min(ages) > 0
+        assert [sample.count for sample in waiting] == [count + 1]
+        assert freshness.look(Analytics(deployment), advertiser, waiting) == [] and len(waiting) == 1
+
+
+@pytest.fixture
+def on_kafka(kafka: dict[str, Any], tmp_path: Path) -> Iterator[Any]:
+    """A place for workloads in the stack's Kafka."""
+    pytest.importorskip("confluent_kafka")
+    from bench.confluent import KafkaBench
+
+    made = KafkaBench(Bench(tmp_path, None), kafka)
+    yield made
+    made.close()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("side", ["confluent-rollup", "topology"])
+@pytest.mark.parametrize("batch_bytes", [1 << 16, 0])
+def test_a_side_computes_the_roll_up_of_a_topic(on_kafka: Any, tmp_path: Path, side: str, batch_bytes: int) -> None:
+    workload, scratch = Workload(EVENTS, hours=1, advertisers=4, users=300, batch_bytes=batch_bytes), tmp_path / "scratch"
+    scratch.mkdir()
+    made = child.make(side, workload, Topic(**on_kafka.place(workload)["topic"]), scratch)
+    made.run()
+    assert {key: tuple(found) for key, found in made.answer().items()} == {key: found[:2] for key, found in exact(workload).items()}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("side", ["confluent-decode", "kafka-decode"])
+def test_a_side_decodes_a_topic(on_kafka: Any, tmp_path: Path, side: str) -> None:
+    workload = Workload(EVENTS, format="msgpack", hours=1)
+    made = child.make(side, workload, Topic(**on_kafka.place(workload)["topic"]), tmp_path)
+    made.run()
+    times = [event["ts"] for event in AdEvents(workload.seed, format="msgpack", **workload._ads()).dicts(EVENTS) if event is not None]
+    assert made.answer() == {("all",): [EVENTS, sum(times)]}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("batch_bytes", "least", "most"), [(0, 1, 1), (1 << 14, 60, 100), (1 << 16, 250, 400)])
+def test_record_batches_are_as_large_as_is_said(on_kafka: Any, batch_bytes: int, least: int, most: int) -> None:
+    from penstock.kernels.encode import walk_batches
+    from penstock.log.batches import FIRST, NEXT
+
+    place = on_kafka.place(Workload(EVENTS, advertisers=50, batch_bytes=batch_bytes))["topic"]
+    sizes, position = [], 0
+    while (chunk := on_kafka.log.read(place["name"], 0, position, 1 << 20, 1 << 17)) is not None:
+        rows, _ = walk_batches(chunk.data, 0, len(chunk.data))
+        sizes += (rows[:, NEXT] - rows[:, FIRST]).tolist()
+        position = chunk.next
+    assert sum(sizes) == on_kafka.log.end(place["name"], 0) > 0
+    assert max(sizes) <= most and np.median(sizes) >= least
+
+
+@pytest.mark.servers
+def test_retention_leaves_topics_of_old_events_alone(on_kafka: Any, kafka: dict[str, Any]) -> None:
+    from bench.confluent import client
+    from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+    resource = ConfigResource(ResourceType.TOPIC, on_kafka.new_topic(1))
+    admin = AdminClient(client(kafka))
+    found = admin.describe_configs([resource])[resource].result(30)
+    on_kafka.delete(resource.name)
+    assert found["retention.ms"].value == "-1"
+
+
+@pytest.mark.servers
+def test_topics_are_gone_in_the_end(on_kafka: Any) -> None:
+    name = on_kafka.place(Workload(100))["topic"]["name"]
+    assert name in on_kafka.log.topics()
+    on_kafka.close()
+    assert name not in on_kafka.log.topics()
+
+
+@pytest.mark.servers
+def test_the_benchmarks_on_storm_run_and_agree(stack: dict[str, Any], tmp_path: Path) -> None:
+    """Both sides of storm-end-to-end count what the generator says, and every event of the live stream becomes readable; or there is no result."""
+    happybase = pytest.importorskip("happybase")
+    output = tmp_path / "results.json"
+    done = bench(
+        "storm-end-to-end",
+        "freshness",
+        "--quick",
+        "--events",
+        "5000",
+        "--directory",
+        str(tmp_path),
+        "--output",
+        str(output),
+        "--on",
+        "stack",
+    )
+    assert done.returncode == 0, done.stderr
+    storm, fresh = json.loads(output.read_text())
+    assert storm["name"] == "storm-end-to-end" and storm["events_per_second"] > 0 and storm["baseline_events"] == 1_000
+    assert fresh["name"] == "freshness" and fresh["samples"] > 0 and 0 < fresh["p50_seconds"] <= fresh["p99_seconds"]
+    assert all(name in report.table([storm, fresh]) for name in ("storm-end-to-end", "99th percentile"))
+    connection = happybase.Connection(stack["hbase"]["host"], stack["hbase"]["port"])
+    assert not [name for name in connection.tables() if name.startswith(b"bench_")], "tables are left behind"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Callable
 
 from penstock.errors import ConfigurationError, NotFoundError, UsageError
 from penstock.log import Log
@@ -76,13 +76,15 @@ class Registry:
         shards = [ShardId(definition.bolt, definition.generation, topic, incarnation, p) for p in range(log.partitions(topic))]
         for shard in shards:
             # Only the first partitions begin where the user says.
-            self._begin(shard, log, (start or "earliest") if definition.generation not in known else "earliest")
+            first_time = definition.generation not in known
+            self._begin(shard, lambda shard=shard: resolve_start(log, topic, shard.partition, start or "earliest") if first_time else 0)  # type: ignore[misc]
         self._register(definition)
         self._set_once(f"published/{definition.bolt}", {"generation": definition.generation})
         return shards
 
-    def adopt(self, shard: ShardId, log: Log) -> None:
-        """Make the control cell of a partition, or a topic, that appeared after its bolt was started: it begins at its beginning.
+    def adopt(self, shard: ShardId) -> None:
+        """Make the control cell of a partition, or a topic, that appeared after its bolt was started: it begins at offset 0, and what retention took
+        before anybody looked counts as lost.
 
         Raises NotFoundError for a generation that was never started.
         """
@@ -91,12 +93,11 @@ class Registry:
                 f"shard {shard.row.decode()} has no control cell, and its bolt was never started",
                 hint="start the topology with `penstock run` or `penstock submit`",
             )
-        self._begin(shard, log, "earliest")
+        self._begin(shard, lambda: 0)
 
-    def _begin(self, shard: ShardId, log: Log, start: str) -> None:
+    def _begin(self, shard: ShardId, start: Callable[[], int]) -> None:
         if self.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0] is None:
-            offset = resolve_start(log, shard.topic, shard.partition, start)
-            self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(offset).encode())
+            self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(start()).encode())
 
     def _tables(self, definition: BoltDefinition, known: list[str]) -> dict[str, int]:
         """The tables of a definition's roll-ups, and how long their cells must live: as long as the generation needs that keeps them longest."""

@@ -238,7 +238,9 @@ class Shard:
             return None
         now = self.around.now()
         if self.control is None:
-            job = self.claim() if self.inbox and now >= self.claim_at else None
+            # A clock that was set back does not make the rest longer than it can be.
+            longest = max(int(LONGEST_PAUSE * 1_000_000), self.around.flush_interval)
+            job = self.claim() if self.inbox and not 0 < self.claim_at - now <= longest else None
         elif self.doubt:
             job = self.check()
         elif self.cuts or (self.flush_due(now) and self.at.offset > self.opened and self.pin is None):

@@ -74,6 +74,8 @@ class Kafka(JavaServer):
             # A topic that springs up from a misspelt name has the wrong number of partitions and hides the mistake.
             "auto.create.topics.enable": "false",
             "message.max.bytes": 10_485_760,
+            # Retention goes by the records' own time: events of last year would be gone within minutes.
+            "log.retention.ms": -1,
         }
 
     def _format(self) -> None:

@@ -53,15 +53,28 @@ class Item:
 
 
 def items(rng: random.Random, count: int) -> tuple[Item, ...]:
-    """A partition's worth of items, roughly in order of time, some late."""
-    time, made = START, []
-    for _ in range(count):
-        time += rng.choice((0, 20, 60, 120)) * SECOND
-        what = rng.choices(("record", "malformed", "future", "skip"), (85, 5, 4, 6))[0]
+    """A partition's worth of items, roughly in order of time, some late; control and aborted ranges anywhere, also at both ends."""
+    time, made, pace = START, [], rng.choice(((0, 20, 60, 120), (0, 0, 20, 60)))  # slow ones come back to the same cells more often
+    skips = {0} if rng.random() < 0.15 else set()  # where a range without records begins
+    skips |= {count - 1} if rng.random() < 0.3 else set()
+    left = 0
+    for offset in range(count):
+        time += rng.choice(pace) * SECOND
+        what = rng.choices(("record", "malformed", "future"), (85, 5, 4))[0]
         back = rng.randint(0, 9) * MINUTE if rng.random() < 0.3 else 0
+        if not left and (offset in skips or rng.random() < 0.05):
+            left = rng.choice((1, 1, 1, 2, 5, 8))  # the marker of a transaction, or a whole aborted one, longer than a flush
         made.append(
-            Item(what, max(START, time - back), rng.choice("ab"), rng.choice(("x", "y", None)), rng.randint(1, 50), rng.randint(-9, 9))
+            Item(
+                "skip" if left else what,
+                max(START, time - back),
+                rng.choice("ab"),
+                rng.choice(("x", "y", None)),
+                rng.randint(1, 50),
+                rng.randint(-9, 9),
+            )
         )
+        left = max(0, left - 1)
     return tuple(made)
 
 
