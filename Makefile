@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard src/penstock/kernels/*.pyx src/penstock/kernels/*.pxd) setup.py pyproject.toml
 
-.PHONY: help run test test-embedded test-servers test-fast bench bench-servers lint clean
+.PHONY: help run test test-servers test-fast bench bench-servers lint clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -23,9 +23,7 @@ $(VENV)/.made-test: $(VENV)/.made
 run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
 	@$(BIN)/penstock demo
 
-test: test-embedded test-servers ## all tests; those of real servers start and stop Kafka, HBase and Storm
-
-test-embedded: $(VENV)/.made-test ## all that need no server
+test: $(VENV)/.made-test ## all tests that need no server
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"

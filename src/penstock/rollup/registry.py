@@ -74,10 +74,14 @@ class Registry:
             self.table.create(name, ttl=ttl, hashed=not name.endswith(INDEX_SUFFIX))
         incarnation = log.incarnation(topic)
         shards = [ShardId(definition.bolt, definition.generation, topic, incarnation, p) for p in range(log.partitions(topic))]
+        # Only the first partitions begin where the user says.
+        first_time = definition.generation not in known
+
+        def begin(shard: ShardId) -> int:
+            return resolve_start(log, topic, shard.partition, start or "earliest") if first_time else 0
+
         for shard in shards:
-            # Only the first partitions begin where the user says.
-            first_time = definition.generation not in known
-            self._begin(shard, lambda shard=shard: resolve_start(log, topic, shard.partition, start or "earliest") if first_time else 0)  # type: ignore[misc]
+            self._begin(shard, begin)
         self._register(definition)
         self._set_once(f"published/{definition.bolt}", {"generation": definition.generation})
         return shards
@@ -93,11 +97,11 @@ class Registry:
                 f"shard {shard.row.decode()} has no control cell, and its bolt was never started",
                 hint="start the topology with `penstock run` or `penstock submit`",
             )
-        self._begin(shard, lambda: 0)
+        self._begin(shard, lambda _: 0)
 
-    def _begin(self, shard: ShardId, start: Callable[[], int]) -> None:
+    def _begin(self, shard: ShardId, start: Callable[[ShardId], int]) -> None:
         if self.table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN)])[0] is None:
-            self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(start()).encode())
+            self.table.compare_and_set(CONTROL_TABLE, shard.row, CONTROL_COLUMN, None, Control.initial(start(shard)).encode())
 
     def _tables(self, definition: BoltDefinition, known: list[str]) -> dict[str, int]:
         """The tables of a definition's roll-ups, and how long their cells must live: as long as the generation needs that keeps them longest."""
