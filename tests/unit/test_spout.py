@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from stores import NOW, SECOND, Bench
+from stores import NOW, SECOND, Bench, replies
 
 from penstock import By, Count, Int, Rollup, Schema, Timestamp
 from penstock.bolts import RollupBolt
@@ -285,3 +285,16 @@ def test_it_reports_for_lag_tools_how_far_its_bolt_is() -> None:
     made.later(6)
     made.next(spout)
     assert reports[1:] == [(made.definition.bolt, "events", {0: 1})]
+
+
+def test_a_spout_that_says_there_is_no_more_behind_what_is_durable_goes_back_to_that() -> None:
+    """As when the log was cut off before the committed position: what is appended then would else be taken for what was counted."""
+    made = bench()
+    for _ in range(3):
+        made.produce([event()])
+    bolt = made.bolt()
+    first = made.give(bolt, 0, 3)
+    assert made.flushed(bolt) == [f"ack {first}"]
+    behind = made.give(bolt, 1, 1, caught_up=True)
+    level = made.give(bolt, 3, 3, caught_up=True)
+    assert replies(bolt) == [f"fail {behind}", f"ack {level}"]

@@ -125,7 +125,8 @@ class Shard:
             return
         expected = self.at.offset
         if delivery.next <= self.durable.offset:
-            self.around.reply(True, delivery)
+            # A spout that says there is no more, behind what is durable here: it goes back to that, and finds out if the log was cut off before it.
+            self.around.reply(not delivery.caught_up or delivery.next == expected, delivery)
             if delivery.caught_up and delivery.next == expected:
                 self.note_caught_up()
         elif delivery.next <= expected:
