@@ -11,7 +11,7 @@ from typing import Any, Sequence
 import click
 
 from penstock.cli import check, demo, export, new, produce, publish, query, run, sql, stack, status, storm, submit
-from penstock.cli.base import guarded
+from penstock.cli.base import HELP, guarded
 
 COMMANDS = (
     new.new,
@@ -62,7 +62,7 @@ class Commands(click.Group):
             )
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings=HELP)
 @click.version_option(package_name="penstock", message="penstock %(version)s")
 def cli() -> None:
     """Real-time analytics on event streams: declare a roll-up once, and every event is counted exactly once.

@@ -25,6 +25,10 @@ TRACEBACK = "PENSTOCK_TRACEBACK"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+# Each command says it itself: click keeps the option that it made for the first context, whatever the next one says.
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
 class ExampleCommand(click.Command):
     """A command whose help ends with examples. Make one with `command`."""
 
@@ -43,7 +47,7 @@ class ExampleCommand(click.Command):
 
 def command(name: str, examples: Sequence[tuple[str, str]], **attributes: Any) -> Callable[[Callable[..., Any]], ExampleCommand]:
     """A command called `name`, with examples: (what it does, the command line)."""
-    return click.command(name, cls=ExampleCommand, examples=examples, **attributes)
+    return click.command(name, cls=ExampleCommand, examples=examples, context_settings=HELP, **attributes)
 
 
 def on_option(function: Command) -> Command:

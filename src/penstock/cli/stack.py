@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 import click
 
-from penstock.cli.base import FAILED, OK, command, json_option, number_of, say
+from penstock.cli.base import HELP, FAILED, OK, command, json_option, number_of, say
 from penstock.cli.output import bad, good, size, table
 from penstock.errors import NotFoundError, UsageError
 
@@ -23,7 +23,7 @@ _PLAIN_EVERY = 10.0  # seconds between two lines that say the same of a process,
 _FOLLOW = 0.2  # seconds between two looks at a log
 
 
-@click.group("stack", short_help="Run real servers here: Kafka, HBase, Storm, PostgreSQL, S3.")
+@click.group("stack", context_settings=HELP, short_help="Run real servers here: Kafka, HBase, Storm, PostgreSQL, S3.")
 def stack() -> None:
     """Run real servers on this machine, for development and tests: Kafka, HBase, Storm, PostgreSQL, S3 (moto).
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 import click
 
-from penstock.cli.base import command, json_option, number_of, on_option, say
+from penstock.cli.base import HELP, command, json_option, number_of, on_option, say
 from penstock.cli.output import bad, heading, meter, number, table
 from penstock.errors import UsageError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.storm.nimbus import Details, NimbusClient
 
 
-@click.group("storm", short_help="Look at a Storm cluster, and steer what runs there.")
+@click.group("storm", context_settings=HELP, short_help="Look at a Storm cluster, and steer what runs there.")
 def storm() -> None:
     """Look at the Storm cluster of a deployment, and steer what runs there.
 
