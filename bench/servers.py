@@ -31,7 +31,7 @@ KAFKA = (
         dataclasses.replace(TOPIC, events=400_000, batch_bytes=0),
     ),
 )
-STORM, STORM_EVENTS, STORM_BAR = "storm-end-to-end", 4_000_000, 100
+STORM, STORM_EVENTS, STORM_BAR = "storm-end-to-end", 8_000_000, 100
 TUPLES_OF = 64  # the baseline gets one of so many events: it is the rate that is compared
 FRESHNESS, FRESH_SECONDS = "freshness", 60.0
 NAMES = (*(one.name for one in KAFKA), STORM, FRESHNESS)

@@ -246,8 +246,14 @@ class Shard:
             job = self.check()
         elif self.cuts or (self.flush_due(now) and self.at.offset > self.opened and self.pin is None):
             job = self.flush()
-        elif self.flush_due(now) and self.at.offset == self.opened and self.next_control() != self.control:
-            job = self.commit()
+        elif (
+            self.at.offset == self.opened
+            and (self.flush_due(now) or self.durable != self.control.done)
+            and self.next_control() != self.control
+        ):
+            job = (
+                self.commit()
+            )  # with nothing taken since, no next flush carries it: at once, so that readers need not wait an interval to know
         else:
             job = None
         if job is None:

@@ -29,6 +29,8 @@ QUEUED_OUT = 64  # tuples that wait for the network
 NETTY_HIGH, NETTY_LOW = 16 * MIB, 8 * MIB
 BOLT_QUEUE = 16  # tuples that wait for a bolt's pipe
 RECEIVE_QUEUE = 1024
+SPOUT_REST = 5  # milliseconds between two looks of a spout that found nothing to send
+QUEUE_REST = 1  # milliseconds between two looks into a queue that was empty
 SERIALIZER = "penstock.multilang.MsgpackSerializer"
 DEPLOYMENT = "penstock.deployment"
 TICK = "topology.tick.tuple.freq.secs"
@@ -230,6 +232,29 @@ SETTINGS: tuple[Setting, ...] = (
         lambda plan: 0,
         "A full queue pauses those who send. With a limit Storm drops tuples instead, and a partition goes on only after the message timeout.",
         _must_be(0, "beyond a limit Storm drops tuples, and their partitions stand still until the message timeout"),
+    ),
+    Setting(
+        "topology.spout.wait.progressive.level3.sleep.millis",
+        f"{SPOUT_REST}",
+        lambda plan: SPOUT_REST,
+        f"How long a spout rests that had nothing to send. A tuple that is not full goes out {TUPLE_EVERY // 1000} ms after the one before, so that Storm's 1 ms only "
+        "makes the pipe busy: at 5,000 events/s it took most of a core.",
+        lambda value, plan: None if _whole(value) and 1 <= value <= 50 else "1 to 50: a spout that rests longer makes every answer older",
+    ),
+    Setting(
+        "topology.bolt.wait.progressive.level2.count",
+        "1",
+        lambda plan: 1,
+        "An executor whose queue is empty looks 1,000 times more before it sleeps, by Storm's default: made for tuples that take microseconds. Ours come some "
+        "hundred times a second, and every one would be followed by that.",
+        lambda value, plan: None if _whole(value) and value >= 0 else "it is a number of looks",
+    ),
+    Setting(
+        "topology.bolt.wait.progressive.level3.sleep.millis",
+        f"{QUEUE_REST}",
+        lambda plan: QUEUE_REST,
+        "How long it sleeps then.",
+        lambda value, plan: None if _whole(value) and 1 <= value <= 50 else "1 to 50: an executor that sleeps longer makes every answer older",
     ),
     Setting(
         "topology.transfer.buffer.size",

@@ -17,7 +17,8 @@ from penstock.log.kafka.settings import Settings
 
 PARTITION_BYTES = 4 << 20  # of a partition in one answer of a broker
 ANSWER_BYTES = 64 << 20  # of one answer
-LONG_POLL = 50  # milliseconds that a broker holds back an answer that has nothing: a seek has to wait for it
+LONG_POLL = 50  # milliseconds that a broker holds back an answer that has little: a seek has to wait for it
+WORTH_BYTES = 1 << 18  # of an answer that is not held back: less is sent no sooner by a spout, and costs the broker as much
 RECORDS = 20_000  # a poll, where records are decoded one by one
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Source:
                 isolation_level="read_committed",
                 check_crcs=self.mode == "records",  # the raw batches' decoder checks theirs
                 allow_auto_create_topics=False,
-                fetch_min_bytes=1,
+                fetch_min_bytes=WORTH_BYTES,
                 fetch_max_wait_ms=LONG_POLL,
                 fetch_max_bytes=ANSWER_BYTES,
                 max_partition_fetch_bytes=PARTITION_BYTES,
