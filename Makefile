@@ -4,34 +4,43 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard src/penstock/kernels/*.pyx src/penstock/kernels/*.pxd) setup.py pyproject.toml
 
-.PHONY: help run test test-servers test-fast bench bench-servers lint clean
+.PHONY: help run test test-embedded test-servers tools test-fast bench bench-servers lint clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.made: $(SOURCES)
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Penstock needs Python 3.10 or later: make PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. Debian: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. Debian: apt-get install python3-venv"; exit 1; }
 	@command -v cc >/dev/null || echo "NOTICE: no C compiler; the kernels will run in plain Python, about 100 times slower. Debian: apt-get install gcc python3-dev"
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+
+$(VENV)/.made: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.made-test: $(VENV)/.made
+$(VENV)/.made-test: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
-	@touch $@
+	@touch $(VENV)/.made $@
 
 run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
 	@$(BIN)/penstock demo
 
-test: $(VENV)/.made-test ## all tests that need no server
+test: tools test-embedded test-servers ## every test; starts the servers that it needs, on free ports
+
+test-embedded: $(VENV)/.made-test ## all tests that need neither Kafka nor HBase nor Storm
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
 
-test-servers: $(VENV)/.made-test ## all that need Kafka, HBase and Storm, which are started for it on free ports (Java 17 and Maven needed)
+test-servers: tools $(VENV)/.made-test ## those that do
 	@export PENSTOCK_STACK="$${PENSTOCK_STACK:-$(CURDIR)/build/stack}" PENSTOCK_SERVERS=1; \
 	trap '$(BIN)/penstock stack down --wipe' EXIT; \
-	$(BIN)/penstock stack up && $(BIN)/python -m pytest -m servers
+	$(BIN)/penstock stack up && $(BIN)/python -m pytest -m servers --durations=15
+
+tools: ## what of the system the tests need, asked for by name where it is missing
+	@command -v java >/dev/null || [ -n "$$JAVA_HOME" ] && command -v mvn >/dev/null && ls $$(command -v initdb) /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	echo "The tests run real servers: Java 17, Maven, PostgreSQL. Debian: apt-get install openjdk-17-jdk-headless maven postgresql"; \
+	echo "make test-embedded needs PostgreSQL alone."; exit 1; }
 
 test-fast: $(VENV)/.made-test ## unit and contract tests alone
 	$(BIN)/python -m pytest -n 2 -m "not servers" tests/unit tests/contract

@@ -16,7 +16,7 @@ from penstock.rollup.shard import Limits
 from penstock.spouts.base import BatchSpout, ShellSpoutSpec
 
 TUPLE_BYTES = 1 << 20  # near 1 MiB is where Storm's pipe is fastest
-TUPLE_EVERY = 50_000  # microseconds between tuples that are not full
+TUPLE_EVERY = 50_000  # microseconds between two looks at a partition that had less than a tuple is meant to hold
 TUPLE_OFFSETS = 1 << 17
 LOOK_EVERY = 1_000_000  # microseconds between two looks whether the topic is still the same one, and has the same partitions
 REPORT_EVERY = 5_000_000  # microseconds between two notes for lag tools
@@ -37,7 +37,7 @@ class _Partition:
     position: int | None = None
     pending: dict[int, tuple[int, int, int]] = dataclasses.field(default_factory=dict)  # number: previous, next, bytes
     sent: int = 0
-    sent_at: int = 0
+    looked_at: int = 0
     full: bool = False
     big: bool = False
     idle_at: int | None = None
@@ -151,9 +151,10 @@ class KafkaSpout(BatchSpout):
         if partition.position is None:
             partition.position = self.committed(partition.shard)
         offsets, size = self.room(partition)
-        if offsets <= 0 or size <= 0 or (not partition.full and 0 <= now - partition.sent_at < TUPLE_EVERY):
+        if offsets <= 0 or size <= 0 or (not partition.full and 0 <= now - partition.looked_at < TUPLE_EVERY):
             return False
         ours, source = partition.shard, self.deployment.log
+        partition.looked_at = now
         try:
             chunk = source.read(self.topic, ours.partition, partition.position, TUPLE_BYTES, min(offsets, TUPLE_OFFSETS))
             same = source.incarnation(self.topic) == ours.incarnation
@@ -166,13 +167,13 @@ class KafkaSpout(BatchSpout):
             big = len(chunk.data) >= TUPLE_BYTES // 2
             partition.full, partition.big = big or partition.big, big  # one short tuple is where an answer of the log ended, not the log
             partition.idle_at = None
-            self.send(partition, chunk, False, now)
+            self.send(partition, chunk, False)
             return True
         partition.full = partition.big = False
         if not partition.pending and (partition.idle_at is None or not 0 <= now - partition.idle_at < self.idle_every):
             # Asks whether the bolt is where this spout thinks that it is, and says that there is no more.
             partition.idle_at = now
-            self.send(partition, Chunk(partition.position, partition.position, (), (), b""), True, now)
+            self.send(partition, Chunk(partition.position, partition.position, (), (), b""), True)
             return True
         return False
 
@@ -197,11 +198,11 @@ class KafkaSpout(BatchSpout):
             raise NotFoundError(f"shard {shard.row.decode()} has no control cell", hint="it was deleted: restore the control table")
         return Control.decode(found).done.offset
 
-    def send(self, partition: _Partition, chunk: Chunk, caught_up: bool, now: int) -> None:
+    def send(self, partition: _Partition, chunk: Chunk, caught_up: bool) -> None:
         """Emit a tuple and remember it until it is answered for."""
         partition.sent += 1
         partition.pending[partition.sent] = chunk.previous, chunk.next, len(chunk.data)
-        partition.position, partition.sent_at = chunk.next, now
+        partition.position = chunk.next
         shard = partition.shard
         self.emit(
             [
@@ -243,7 +244,7 @@ class KafkaSpout(BatchSpout):
         """Forget the position: the control cell knows it."""
         assert self.deployment is not None
         partition.epoch, partition.position, partition.pending = self.deployment.fresh(), None, {}
-        partition.idle_at, partition.full, partition.big, partition.sent_at = None, False, False, 0
+        partition.idle_at, partition.full, partition.big, partition.looked_at = None, False, False, 0
 
     def activate(self) -> None:
         """Go on emitting."""

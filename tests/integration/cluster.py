@@ -108,7 +108,7 @@ class Cluster:
         if how[0] == "-j":
             self.penstock("storm", "jar", str(jar), "--project", str(ROOT), on=False)
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("sparse")), "submit", "-n", name, "-e", "stack", "-N", *how, "-o", "penstock.on=cluster"],
+            [str(Path(sys.executable).with_name("sparse")), "submit", "-n", name, "-e", "stack", *how, "-o", "penstock.on=cluster"],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
