@@ -127,7 +127,14 @@ def grown(known: Dataset, wanted: Dataset) -> Dataset:
         raise ConfigurationError(
             f"dataset {known.name!r}: hours were loaded by {known.time!r}, and the schema's time is now {wanted.time!r}", hint=hint
         )
-    columns = (dataclasses.replace(c, nullable=c.nullable or c.name not in old or old[c.name].nullable) for c in wanted.columns)
+    columns = (
+        dataclasses.replace(
+            c,
+            nullable=c.nullable or c.name not in old or old[c.name].nullable,
+            max_bytes=max(c.max_bytes, old[c.name].max_bytes if c.name in old else 0),  # text that is there stays as long as it is
+        )
+        for c in wanted.columns
+    )
     return dataclasses.replace(wanted, columns=tuple(columns))
 
 

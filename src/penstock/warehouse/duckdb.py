@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import hashlib
 import json
 import os
 import random
@@ -25,13 +24,13 @@ from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from penstock.archive import Entry
 from penstock.errors import ConfigurationError, CorruptionError, LoadError, NotFoundError, PenstockError, QueryError, UnavailableError
 from penstock.model.units import HOUR, from_datetime, hour_text, to_datetime
 from penstock.warehouse import Column, Dataset, LedgerRow, Manifest
-from penstock.warehouse.datasets import arrow_schema, check_covers, check_dataset, grown
+from penstock.warehouse.datasets import check_covers, check_dataset, grown
+from penstock.warehouse.parquet import RESTORE, check_digest, check_footer
 
 _SYSTEM = """
 CREATE TABLE IF NOT EXISTS penstock_ledger (dataset VARCHAR, hour TIMESTAMP, manifest_hash VARCHAR, "rows" BIGINT, ranges VARCHAR, loaded_at TIMESTAMP);
@@ -39,7 +38,6 @@ CREATE TABLE IF NOT EXISTS penstock_datasets (dataset VARCHAR, definition VARCHA
 CREATE TABLE IF NOT EXISTS penstock_lock (taken BIGINT);
 INSERT INTO penstock_lock SELECT 0 WHERE NOT EXISTS (FROM penstock_lock);
 """
-_RESTORE = "restore it, or rebuild the hour from the log"
 _TYPES = {"int": "BIGINT", "string": "VARCHAR", "enum": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMP"}
 STEPS = ("lock", "stage", "check", "delete", "insert", "verify", "ledger", "commit", "committed")  # of a load, in order
 _turns: dict[str, threading.RLock] = {}  # a lock a file: DuckDB refuses to have one open twice in a process, once to read and once to write
@@ -72,8 +70,7 @@ class DuckDbWarehouse:
             try:
                 connection.execute("BEGIN")
                 if known is None:
-                    columns = ", ".join(f"{_quoted(column.name)} {_type(column)}" for column in dataset.columns)
-                    connection.execute(f"CREATE TABLE {_quoted(dataset.name)} ({columns})")
+                    connection.execute(create_table(dataset))
                 else:
                     names = {column.name for column in known.columns}
                     for column in dataset.columns:
@@ -265,6 +262,12 @@ class DuckDbWarehouse:
         return ConfigurationError(f"{self.path} cannot be opened: {problem}", hint="name a file in a directory that can be written to")
 
 
+def create_table(dataset: Dataset) -> str:
+    """The statement that makes a dataset's table."""
+    columns = ",\n".join(f"    {_quoted(column.name)} {_type(column)}" for column in dataset.columns)
+    return f"CREATE TABLE {_quoted(dataset.name)} (\n{columns}\n)"
+
+
 def _definition(connection: Any, dataset: str) -> Dataset | None:
     """The columns that the dataset's table has."""
     row = connection.execute("SELECT definition FROM penstock_datasets WHERE dataset = ?", [dataset]).fetchone()
@@ -295,46 +298,14 @@ def _ledger(connection: Any, dataset: str, hour: int | None = None) -> list[Ledg
 
 def _checked(dataset: Dataset, entry: Entry, path: str, what: str) -> tuple[str, ...]:
     """The columns of a file that is whole, the one that was archived, and fits the table. Raises LoadError, naming the file, for any other."""
-    problem = None
     try:
         with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            if digest.hexdigest() != entry.sha256:
-                raise LoadError(f"{what}: {path} is not the file that was archived: its SHA-256 differs; nothing was loaded", hint=_RESTORE)
-            footer = pq.ParquetFile(file)
+            check_digest(entry, file, path, what)
+            return check_footer(dataset, entry, file, path, what)
     except FileNotFoundError:
-        raise LoadError(f"{what}: {path} is not there; nothing was loaded", hint=_RESTORE) from None
-    except (OSError, pa.ArrowException) as unreadable:
+        raise LoadError(f"{what}: {path} is not there; nothing was loaded", hint=RESTORE) from None
+    except OSError as unreadable:
         raise LoadError(f"{what}: {path} cannot be read ({unreadable}); nothing was loaded") from unreadable
-    schema, rows, expected = footer.schema_arrow, footer.metadata.num_rows, arrow_schema(dataset)
-    order = [expected.get_field_index(name) for name in schema.names]
-    missing = [c.name for c in dataset.columns if not c.nullable and c.name not in schema.names]
-    if -1 in order:
-        problem = f"has a column {schema.names[order.index(-1)]!r}, which the dataset has not"
-    elif order != sorted(set(order)):
-        problem = f"has the columns {', '.join(schema.names)}, which are not in the dataset's order"
-    elif missing:
-        problem = f"lacks the column {missing[0]!r}"
-    elif rows != entry.rows:
-        problem = f"holds {rows} rows, not the {entry.rows} of its index entry"
-    else:
-        for found, wanted in ((field, expected.field(field.name)) for field in schema):
-            if _plain(found.type) != _plain(wanted.type):
-                problem = f"has {found.name!r} as {found.type}, not {wanted.type}"
-    if problem:
-        raise LoadError(
-            f"{what}: {path} {problem}; nothing was loaded",
-            hint="the dataset was archived with another schema: rebuild the hour, or give the schema another name",
-        )
-    return tuple(schema.names)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type that Parquet holds, whatever Arrow is told to make of it."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if pa.types.is_large_string(kind) else kind
 
 
 def _within(dataset: Dataset) -> str:
