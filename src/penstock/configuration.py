@@ -22,10 +22,11 @@ STATE_FOLDER = ".penstock-stack"  # and where it does, unless $PENSTOCK_STACK sa
 SERVERS = {
     "kafka": "the log: bootstrap, replication, and kafka-python's security settings",
     "hbase": "the table: host, port, thrift2_port, prefix, regions, timeout, connections",
+    "s3": "the archive: bucket, prefix, endpoint, region, addressing, encryption, kms_key, and credentials by reference",
     "storm": "the cluster: nimbus, workers, parallelism, python, worker_heap, options",
     "metrics": "Prometheus: port",
 }
-NEEDED = {"kafka": ("bootstrap",), "hbase": ("host", "port"), "storm": ("nimbus",), "metrics": ("port",)}
+NEEDED = {"kafka": ("bootstrap",), "hbase": ("host", "port"), "s3": ("bucket",), "storm": ("nimbus",), "metrics": ("port",)}
 KEYS = {"local", "partitions", "topics", *SERVERS}
 
 

@@ -14,6 +14,8 @@ A store with a table of its own is the real one, and the rest lives below `local
     [production.hbase]
     host = "hbase-thrift"
     port = 9090
+    [production.s3]
+    bucket = "analytics-detail"
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ class Deployment:
 
     def exists(self) -> bool:
         """Whether anything was ever written here, as far as can be told without asking a server."""
-        return "kafka" in self.settings or "hbase" in self.settings or (self.directory is not None and self.directory.is_dir())
+        return any(name in self.settings for name in ("kafka", "hbase", "s3")) or (self.directory is not None and self.directory.is_dir())
 
     def _folder(self, name: str) -> Path:
         if self.directory is None:
@@ -124,6 +126,10 @@ class Deployment:
     @functools.cached_property
     def archive(self) -> Archive:
         """Detail files."""
+        if "s3" in self.settings:
+            from penstock.archive.s3 import S3Archive
+
+            return self._keep(S3Archive(self.settings["s3"]))  # type: ignore[no-any-return]
         from penstock.archive.directory import DirectoryArchive
 
         return self._keep(DirectoryArchive(self._folder("archive")))  # type: ignore[no-any-return]

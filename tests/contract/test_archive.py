@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.exceptions
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,21 +26,24 @@ from penstock.archive import Archive, Entry
 from penstock.archive.directory import DirectoryArchive
 from penstock.archive.memory import MemoryArchive, visible
 from penstock.archive.merge import merge_hour
+from penstock.archive.s3 import S3Archive
 from penstock.errors import ConfigurationError, CorruptionError, InternalError, NotFoundError
 from penstock.model.units import HOUR, instant
 
 H = instant("2015-05-17T10")
 SHARD = "0123456789abcdef-ads-00112233445566778899aabbccddeeff-0"
-EMBEDDED: dict[str, Callable[[Path], Any]] = {
-    "directory": lambda directory: DirectoryArchive(directory / "archive"),
-    "memory": lambda directory: MemoryArchive(),
+STORES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
+    "directory": lambda request: DirectoryArchive(request.getfixturevalue("tmp_path") / "archive"),
+    "memory": lambda request: MemoryArchive(),
+    "s3": lambda request: S3Archive(request.getfixturevalue("s3")),
+    "s3-below-a-prefix": lambda request: S3Archive({**request.getfixturevalue("s3"), "prefix": "/below/a=prefix/"}),
 }
 
 
-@pytest.fixture(params=list(EMBEDDED))
-def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+@pytest.fixture(params=list(STORES))
+def archive(request: pytest.FixtureRequest) -> Iterator[Archive]:
     """An empty archive."""
-    store = EMBEDDED[request.param](tmp_path)
+    store = STORES[request.param](request)
     yield store
     store.close()
 
@@ -77,18 +82,53 @@ def values_of(archive: Archive) -> list[int]:
     ]
 
 
-def test_a_file_is_read_back_and_found_at_its_location(archive: Archive) -> None:
-    data = os.urandom(100_000)
-    archive.write("ads/hour=2015-05-17T10/a.parquet", data)
-    archive.write("ads/hour=2015-05-17T10/a.parquet", data)
-    assert archive.read("ads/hour=2015-05-17T10/a.parquet") == data
-    assert Path(archive.location("ads/hour=2015-05-17T10/a.parquet")).read_bytes() == data
+def at(archive: Archive, path: str) -> bytes:
+    """What another program finds at a file's location. Raises an error where it finds nothing."""
+    location = archive.location(path)
+    if not location.startswith("s3://"):
+        return Path(location).read_bytes()
+    assert isinstance(archive, S3Archive)
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", "us-east-1", endpoint_url=archive.settings.endpoint, aws_access_key_id="a", aws_secret_access_key="b")
+    try:
+        return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+    finally:
+        client.close()
 
 
-def test_a_file_that_is_not_there_is_an_error_that_names_it(archive: Archive) -> None:
-    with pytest.raises(NotFoundError, match="ads/none"):
-        archive.read("ads/none")
-    assert not Path(archive.location("ads/none")).exists()
+@pytest.mark.parametrize("size", [0, 1, 100_000, 40_000_000], ids=str)
+def test_a_file_is_read_back_and_found_at_its_location(archive: Archive, size: int) -> None:
+    path, data = "ads/hour=2015-05-17T10/a.parquet", random.Random(size).randbytes(size)
+    archive.filesystem()  # before the file, too
+    archive.write(path, data)
+    archive.write(path, data)
+    assert archive.read(path) == data
+    assert at(archive, path) == data
+    with archive.filesystem().open_input_file(path) as file:
+        assert file.size() == size and file.read_at(100, size // 2) == data[size // 2 : size // 2 + 100]
+        file.seek(0)
+        assert file.read() == data
+
+
+@pytest.mark.parametrize("size", [0, 100_000, 40_000_000], ids=str)
+def test_a_file_goes_in_and_comes_out_without_being_held_in_memory(archive: Archive, tmp_path: Path, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "from").write_bytes(data)
+    (tmp_path / "to").write_bytes(b"of another time, and longer than nothing")
+    archive.upload("ads/a", tmp_path / "from")
+    archive.download("ads/a", tmp_path / "to")
+    assert archive.read("ads/a") == (tmp_path / "to").read_bytes() == data
+
+
+def test_a_file_that_is_not_there_is_an_error_that_names_it(archive: Archive, tmp_path: Path) -> None:
+    archive.write("ads/other", b"x")
+    for call in (archive.read, lambda path: archive.download(path, tmp_path / "to"), lambda path: archive.read("ads")):
+        with pytest.raises(NotFoundError, match="ads"):
+            call("ads/none")
+    with pytest.raises((OSError, botocore.exceptions.ClientError)):
+        at(archive, "ads/none")
+    with pytest.raises(OSError):
+        archive.filesystem().open_input_file("ads/none")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.deployment import Deployment
 from penstock.errors import UsageError
 from penstock.stack import SERVERS, Stack, probe
 from penstock.stack.ports import is_free
@@ -162,4 +163,13 @@ def test_s3_takes_and_gives_objects(own: Stack, monkeypatch: pytest.MonkeyPatch)
     assert client.get_object(Bucket="detail", Key="hour=1/a.parquet")["Body"].read() == b"PAR1" * 1_000
     kill(own, "s3")
     own.up(["s3"])
-    assert client.list_buckets()["Buckets"] == [], "moto keeps nothing, and the documentation says so"
+    assert [one["Name"] for one in client.list_buckets()["Buckets"]] == ["penstock"], "moto keeps nothing, and the documentation says so"
+
+
+def test_the_deployment_archives_to_s3(own: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.up(["s3"])
+    monkeypatch.setenv("PENSTOCK_STACK", str(own.state.folder))
+    with Deployment.named("stack") as deployment:
+        deployment.archive.write("ads/hour=2015-05-17T10/a.parquet", b"PAR1")
+        assert deployment.archive.read("ads/hour=2015-05-17T10/a.parquet") == b"PAR1"
+        assert deployment.archive.location("ads/a") == "s3://penstock/ads/a"

@@ -557,6 +557,7 @@ PROBES = {
     "supervisors": probe.supervisors,
     "postgres": lambda port: probe.postgres(port, "u", "d"),
     "web": lambda port: probe.web(port, "/"),
+    "bucket": lambda port: probe.bucket(port, "penstock"),
 }
 
 
