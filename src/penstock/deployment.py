@@ -16,6 +16,12 @@ A store with a table of its own is the real one, and the rest lives below `local
     port = 9090
     [production.s3]
     bucket = "analytics-detail"
+    [production.redshift]
+    host = "analytics.abc123.eu-west-1.redshift.amazonaws.com"
+    database = "analytics"
+    user = "penstock"
+    password = {env = "REDSHIFT_PASSWORD"}
+    iam_role = "arn:aws:iam::123456789012:role/penstock-copy"
 """
 
 from __future__ import annotations
@@ -137,6 +143,10 @@ class Deployment:
     @functools.cached_property
     def warehouse(self) -> Warehouse:
         """SQL."""
+        if "redshift" in self.settings:
+            from penstock.warehouse.redshift import RedshiftWarehouse
+
+            return self._keep(RedshiftWarehouse(self.settings["redshift"], self.archive))  # type: ignore[no-any-return]
         from penstock.warehouse.duckdb import DuckDbWarehouse
 
         return self._keep(DuckDbWarehouse(self._folder("warehouse") / "warehouse.duckdb"))  # type: ignore[no-any-return]
