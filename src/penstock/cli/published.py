@@ -127,7 +127,7 @@ def progress_of(definition: BoltDefinition, deployment: Deployment) -> list[Part
     for partition in range(deployment.log.partitions(topic)):
         control, end = controls.get(partition), deployment.log.end(topic, partition)
         if control is None:
-            found.append(PartitionProgress(partition, None, deployment.log.start(topic, partition), end, None))
+            found.append(PartitionProgress(partition, None, deployment.log.start(topic, partition), end, None, claimed=False))
         else:
             watermark = None if control.done.watermark == NO_WATERMARK else control.done.watermark
             found.append(PartitionProgress(partition, watermark, control.done.offset, end, control.caught_up_at))
