@@ -45,7 +45,7 @@ class Commands(click.Group):
                     ("0", "It worked."),
                     ("1", "It failed."),
                     ("2", "The command, a declaration or a path is wrong: the message says how to mend it."),
-                    ("3", "`status --fail-lag`: some partition lags further behind."),
+                    ("3", "`status --fail-lag`, `--fail-export-lag`: something lags further behind."),
                     ("130", "Interrupted, and stopped cleanly."),
                 ]
             )
