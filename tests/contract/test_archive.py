@@ -301,7 +301,7 @@ def test_a_merge_that_stops_at_any_step_changes_nothing_that_a_reader_sees(
     for n in range(3):
         archived(archive, n, n + 1, [n])
     made: list[str] = []
-    for name in ("write", "add"):
+    for name in ("upload", "add"):
         real = getattr(archive, name)
 
         def stopping(*arguments: Any, real: Callable[..., None] = real, name: str = name) -> None:
@@ -316,7 +316,7 @@ def test_a_merge_that_stops_at_any_step_changes_nothing_that_a_reader_sees(
             merge_hour(archive, "ads", H, target_bytes=1 << 20)
     else:
         merge_hour(archive, "ads", H, target_bytes=1 << 20)
-    assert made == ["write", "add"][:calls]
+    assert made == ["upload", "add"][:calls]
     assert values_of(archive) == [0, 1, 2]
     monkeypatch.undo()
     merge_hour(archive, "ads", H, target_bytes=1 << 20)
