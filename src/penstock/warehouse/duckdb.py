@@ -18,7 +18,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -231,15 +231,44 @@ class DuckDbWarehouse:
         finally:
             self._turn.release()
 
+    @contextlib.contextmanager
+    def attached(self, connection: Any, name: str) -> Iterator[None]:
+        """The file's tables under a name in another DuckDB connection, to be read, for the while of a block; where there is no file yet, no tables.
+
+        In the process's turn, and never within a `session`. Raises as `query` does.
+        """
+        deadline = time.monotonic() + self._timeout
+        if not self._turn.acquire(timeout=self._timeout):
+            raise UnavailableError(f"{self.path} has been in use by another thread for {self._timeout:g} s")
+        try:
+            place = (
+                "'" + str(self.path).replace("'", "''") + "' AS " + _quoted(name) + " (READ_ONLY)"
+                if self.path.exists()
+                else f"':memory:' AS {_quoted(name)}"
+            )
+            self._patiently(lambda: connection.execute(f"ATTACH {place}"), deadline)
+            yield
+        finally:
+            connection.close()  # before another one may have its turn
+            self._turn.release()
+
     def _connect(self, readonly: bool, deadline: float) -> Any:
-        pause = 0.01
         if not self.path.exists():
             self._ready = False
+
+        def connect() -> Any:
+            if not readonly:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            return duckdb.connect(str(self.path), read_only=readonly)
+
+        return self._patiently(connect, deadline)
+
+    def _patiently(self, open_file: Callable[[], Any], deadline: float) -> Any:
+        """What `open_file` gives, as soon as no other process has the file."""
+        pause = 0.01
         while True:
             try:
-                if not readonly:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                return duckdb.connect(str(self.path), read_only=readonly)
+                return open_file()
             except (duckdb.Error, OSError) as problem:
                 text = str(problem)
                 if "lock" not in text and "different configuration" not in text:
