@@ -95,7 +95,7 @@ def literal(value: str | int | None) -> str:
         return "NULL"
     if isinstance(value, int):
         return str(value)
-    return "'" + value.replace("'", "''") + "'"
+    return "'" + value.replace("\0", "").replace("'", "''") + "'"
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class Column:
         return f"{self.kind}({self.length})" if self.length else self.kind
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # Python writes to an exception that is raised
 class LoadProblem(Exception):
     """One value, or one row, that cannot be loaded. line: counted from 1. code: that of STL_LOAD_ERRORS."""
 

@@ -14,13 +14,29 @@ _COLUMNAR = {"statupdate", "manifest", "explicit_ids", "acceptinvchars", "fillre
 _FORMATS = {"csv", "json", "parquet", "delimiter"}
 # Options by what follows them: nothing, a string, a number, ON/OFF or nothing, a string or nothing.
 _BARE = {
-    "gzip", "manifest", "emptyasnull", "blanksasnull", "acceptanydate", "trimblanks", "truncatecolumns", "fillrecord", "ignoreblanklines",
-    "escape", "removequotes", "noload", "explicit_ids", "roundec", "encrypted",
+    "gzip", "manifest", "emptyasnull", "blanksasnull", "trimblanks", "truncatecolumns", "fillrecord", "ignoreblanklines",
 }  # fmt: skip
 _TEXT = {"region", "null", "dateformat", "timeformat", "encoding", "delimiter", "quote"}
 _NUMBER = {"maxerror", "ignoreheader", "comprows"}
 _SWITCH = {"compupdate", "statupdate"}
-_REFUSED = {"lzop", "bzip2", "zstd", "encrypted", "escape", "removequotes", "fixedwidth", "avro", "orc", "shapefile", "ssh", "readratio"}
+_REFUSED = {
+    "acceptanydate",
+    "noload",
+    "roundec",
+    "explicit_ids",
+    "lzop",
+    "bzip2",
+    "zstd",
+    "encrypted",
+    "escape",
+    "removequotes",
+    "fixedwidth",
+    "avro",
+    "orc",
+    "shapefile",
+    "ssh",
+    "readratio",
+}
 _MAX_ERRORS = 100_000
 
 
@@ -148,8 +164,15 @@ class _Options:
                 self.values["null"] = value.replace("\\\\", "\\")
             elif option in ("delimiter", "quote"):
                 self.values[option] = {"\\t": "\t"}.get(value, value)
-            elif option == "timeformat":
-                self.values["time_format"] = value
+            elif option in ("timeformat", "dateformat"):
+                if value.lower() not in ("auto", "epochsecs", "epochmillisecs"):
+                    raise Problem(
+                        f"the stand-in does not know {option.upper()} {value!r} of COPY", code=UNSUPPORTED, hint="it knows 'auto'"
+                    )
+                if option == "timeformat":
+                    self.values["time_format"] = value.lower()
+            elif option == "encoding" and value.lower() not in ("utf8", "utf-8"):
+                raise Problem(f"the stand-in does not know ENCODING {value!r} of COPY", code=UNSUPPORTED, hint="it knows UTF8")
         elif option in _NUMBER:
             self._skip("as")
             number = self._number(option)

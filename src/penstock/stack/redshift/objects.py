@@ -10,8 +10,6 @@ from typing import IO, Any
 from penstock.stack.redshift.copying import Copy
 from penstock.stack.redshift.problems import Problem, missing
 
-_SPOOLED = 64 << 20  # bytes of an object that are kept in memory; a larger one goes to a file meanwhile
-
 
 @dataclass(frozen=True)
 class Place:
@@ -71,7 +69,7 @@ class Objects:
 
     def open(self, wanted: Object, query: int) -> IO[bytes] | None:
         """All of an object, to be closed after use; None if it is not there and need not be. Raises Problem."""
-        spool = tempfile.SpooledTemporaryFile(_SPOOLED)
+        spool = tempfile.TemporaryFile()
         try:
             self._client.download_fileobj(wanted.bucket, wanted.key, spool)
         except Exception as problem:

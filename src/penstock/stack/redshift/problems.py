@@ -60,3 +60,14 @@ def violation(table: int, transactions: tuple[int, int], pid: int) -> Problem:
     one, other = transactions
     said = f"Serializable isolation violation on table - {table}, transactions forming the cycle are: {one}, {other} (pid:{pid})"
     return Problem("1023", detail=said)
+
+
+def translated(body: bytes) -> bytes:
+    """The body of an ErrorResponse of PostgreSQL's as Redshift would say it."""
+    found = wire.fields(body)
+    if found.get("C") == "40001":
+        said = "Serializable isolation violation on table - 0, transactions forming the cycle are: 0, 0 (pid:0)"
+        return Problem("1023", detail=said).response()[5:]
+    if found.get("C") == "23514" and found.get("d", "").startswith("varchar_"):
+        return Problem(f"value too long for type character varying({found['d'][8:]})", code=TOO_LONG).response()[5:]
+    return body

@@ -10,18 +10,17 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass, field
-from typing import Sequence
 
 from penstock.stack.ports import HOST
 from penstock.stack.redshift import statement, wire
 from penstock.stack.redshift.backend import Backend, Refused
-from penstock.stack.redshift.columns import LoadProblem
 from penstock.stack.redshift.conflicts import Conflicts
-from penstock.stack.redshift.copying import Copy
 from penstock.stack.redshift.faults import CONNECT, Faults
 from penstock.stack.redshift.objects import Objects, Place
+from penstock.stack.redshift.rewriting import SCHEMA
 from penstock.stack.redshift.session import Session
 from penstock.stack.redshift.statement import Statement
+from penstock.stack.redshift.system import System
 from penstock.stack.redshift.wire import Closed, Malformed, Stream, message, text
 
 VERSION = "8.0.2"  # the PostgreSQL that Redshift says it is
@@ -53,6 +52,7 @@ class Relay:
         self.conflicts = Conflicts()
         self.objects = Objects(settings.s3)
         self._queries = itertools.count(1)
+        self._systems: dict[str, System] = {}
         self._sessions: dict[bytes, Session] = {}
         self._changing = threading.Lock()
         self._listener = socket.create_server((settings.host, settings.port), backlog=128)
@@ -78,10 +78,24 @@ class Relay:
 
     def parse(self, sql: str, database: str) -> Statement:
         """What a statement says. Raises Problem."""
-        return statement.parse(sql)
+        found = statement.parse(sql)
+        if found.lengths:
+            self.system(database).make_lengths(found.lengths)
+        if found.history:
+            self.system(database).write_queries()
+        return found
 
-    def record(self, session: Session, copy: Copy, query: int, errors: Sequence[LoadProblem]) -> None:
-        """Keep what went wrong in a COPY."""
+    def forget(self, database: str) -> None:
+        """A database is new, or another one than it was."""
+        with self._changing:
+            self._systems.pop(database, None)
+
+    def system(self, database: str) -> System:
+        """What the relay keeps in a database."""
+        with self._changing:
+            if database not in self._systems:
+                self._systems[database] = System(self.settings.postgres, self.settings.user, database)
+            return self._systems[database]
 
     @staticmethod
     def parameter(body: bytes) -> bytes:
@@ -113,6 +127,9 @@ class Relay:
             backend = self._backend(client, {**values, "database": database})
             if backend is None:
                 return
+            if backend.query(f"SELECT to_regnamespace('{SCHEMA}')") == [[None]]:
+                self.forget(database)
+            self.system(database).make()
             session = Session(self, client, backend, database)
             with self._changing:
                 self._sessions[backend.key] = session

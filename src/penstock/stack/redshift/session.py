@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
+import re
+import struct
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Callable
 
@@ -12,7 +16,8 @@ from penstock.stack.redshift import problems, wire
 from penstock.stack.redshift.backend import Backend, Refused, literal
 from penstock.stack.redshift.columns import LoadProblem
 from penstock.stack.redshift.problems import Problem
-from penstock.stack.redshift.statement import Statement
+from penstock.stack.redshift.statement import Statement, split
+from penstock.stack.redshift.system import Query
 from penstock.stack.redshift.wire import Closed, Malformed, Message, Stream, message, text
 
 if TYPE_CHECKING:
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN = Statement("", "", "")
 _ENDS = {b"P": b"1", b"B": b"2", b"C": b"3", b"E": b"CIs", b"D": b"Tn"}  # what answers each message, at last
+_SUPER = re.compile(re.escape(struct.pack(">ihi", 3802, -1, -1)))  # jsonb in a RowDescription
+_AS_SUPER = struct.pack(">ihi", 4000, -1, -1)
 _LARGEST_SQL = 16 << 20  # bytes: Redshift's own limit
 _LOOK = 1.0  # seconds after which a session that waits for PostgreSQL looks whether its client is still there
 
@@ -40,6 +47,7 @@ class Session:
         self._out = bytearray()  # for PostgreSQL, not sent yet
         self._awaited: deque[bytes] = deque()  # the messages whose answers have not come
         self._failed = False  # whether what comes until the next Sync is skipped
+        self._began: list[tuple[int, str, float]] = []  # the queries of this group: their ids, texts and times
         self._copied: tuple[int, int] | None = None  # the last COPY: its id and its rows
 
     def run(self) -> None:
@@ -66,7 +74,12 @@ class Session:
         except Problem as problem:
             self._refuse(problem)
         except Refused as problem:
-            self._fail(message(b"E", problem.body))
+            self._fail(message(b"E", problems.translated(problem.body)))
+        except (Closed, Malformed, _Skipped):
+            raise
+        except Exception as problem:  # a fault of ours: the client hears of it, and the log has the rest
+            logging.exception("a statement of %s", self.database)
+            self._refuse(Problem(f"the stand-in fails: {type(problem).__name__}: {problem}", hint="this is a fault of Penstock"))
 
     def _extended(self, kind: bytes, body: bytes) -> None:
         """A message of the extended protocol."""
@@ -120,9 +133,23 @@ class Session:
             self._copy(found)
         else:
             self._pass(b"E", body)
+            self._after(found)
+
+    def _after(self, found: Statement) -> None:
+        """What belongs to a statement that has run."""
+        if found.after:
+            self._flush()
+            if found.after == "COMMIT":
+                self.relay.conflicts.commit(self._transaction, self.database)
+            self._quiet(found.after)
+            if found.after == "COMMIT":
+                self._own = False
 
     def _run(self, found: Statement) -> None:
         """A statement is about to run: here its fault strikes, if it has one, and here Redshift finds a conflict. Raises Problem and Closed."""
+        if found.alone and self.backend.status != b"I":
+            raise Problem(f"{found.alone} cannot run inside a transaction block", code=problems.IN_TRANSACTION)
+        self._began.append((self.relay.next_query(), found.original, time.time()))
         struck = self.relay.faults.at(found.original, self.database)
         if struck:
             self._flush()
@@ -157,13 +184,13 @@ class Session:
 
     def _before(self, found: Statement) -> None:
         """What has to be done before PostgreSQL looks at a statement that writes: the table is locked, as Redshift does."""
-        if not found.writes or found.name in self._temporary:
+        if not (found.writes or found.after) or found.writes and found.name in self._temporary:
             return
         if self.backend.status == b"I" and not self._own:
             self._flush()
             self._quiet("BEGIN")
             self._own = True
-        if found.name not in self._locked and self.backend.status == b"T":
+        if found.writes and found.name not in self._locked and self.backend.status == b"T":
             self._flush()
             self._quiet(f"LOCK TABLE {found.writes} IN SHARE ROW EXCLUSIVE MODE")
             self._locked.add(found.name)
@@ -176,24 +203,29 @@ class Session:
         if self.backend.status == b"E":
             raise Problem("current transaction is aborted, commands ignored until end of transaction block", code=problems.ABORTED)
         self._before(found)
-        query = self.relay.next_query()
+        query = self._began[-1][0]
         errors: list[LoadProblem] = []
         self.cancelled.clear()
         try:
-            rows = Loading(self.backend, self.relay.objects, found.copy, query, errors.append, self._gone).run()
+            loading = Loading(self.backend, self.relay.objects, found.copy, query, errors.append, self._gone)
+            rows = loading.run()
         finally:
             if errors:
-                self.relay.record(self, found.copy, query, errors)
+                self.relay.system(self.database).record(found.copy, query, self.backend.pid, self._transaction.number, errors)
         self._copied = (query, rows)
-        self._to.send(
-            wire.message(
-                b"N",
-                wire.error("00000", f"Load into table '{found.name}' completed, {rows} record(s) loaded successfully.", severity="INFO")[
-                    5:
-                ],
+        self._say_copied()
+        said = f"Load into table '{found.name}' completed, {rows} record(s) loaded successfully."
+        if loading.skipped:
+            said = f"Load into table '{found.name}' completed, {loading.skipped} record(s) could not be loaded.  Check 'stl_load_errors' system table for details."
+        self._to.send(message(b"N", wire.error("00000", said, severity="INFO")[5:]) + message(b"C", b"COPY\0"))
+
+    def _say_copied(self) -> None:
+        """Let the session know its last COPY."""
+        if self._copied and self.backend.status != b"E":
+            query, rows = self._copied
+            self._quiet(
+                f"SELECT set_config('redshift.last_copy_id', '{query}', false), set_config('redshift.last_copy_count', '{rows}', false)"
             )
-            + message(b"C", b"COPY\0")
-        )
 
     def _gone(self) -> bool:
         return self.cancelled.is_set() or wire.hung_up(self.client)
@@ -206,15 +238,19 @@ class Session:
         self._end()
 
     def _query(self, sql: bytes) -> None:
-        found = self.relay.parse(_decoded(sql), self.database)
-        if found.copy:
+        parts = split(_decoded(sql))
+        for part in parts if len(parts) > 1 else [_decoded(sql)]:
+            found = self.relay.parse(part, self.database)
+            self._before(found)
             self._run(found)
-            self._copy(found)
-            return
-        self._before(found)
-        self._run(found)
-        self.backend.send(message(b"Q", text(found.sql)))
-        self._relay_until_ready()
+            if found.copy:
+                self._copy(found)
+            else:
+                self.backend.send(message(b"Q", text(found.sql)))
+                self._relay_until_ready()
+                if self._failed:
+                    return
+                self._after(found)
 
     def _sync(self) -> None:
         """The end of a group: what is left of it is sent, and PostgreSQL says where the transaction stands."""
@@ -233,14 +269,24 @@ class Session:
                     self.relay.conflicts.commit(self._transaction, self.database)
                 self._quiet("ROLLBACK" if failed else "COMMIT")
             except Refused as problem:
-                self._to.send(message(b"E", problem.body))
+                self._to.send(message(b"E", problems.translated(problem.body)))
+        self._log()
         self._failed = False
         if self.backend.status == b"I":
+            if self._copied and self._locked:
+                self._say_copied()  # the end of the transaction may have taken it back
             self._locked.clear()
             self._transaction = self.relay.conflicts.begin()
         self._to.send(message(b"Z", self.backend.status))
         if self._to is not self.client:  # what the client was not to hear of has taken effect
             raise Closed
+
+    def _log(self) -> None:
+        """Remember what ran, for the system tables."""
+        now, system = time.time(), self.relay.system(self.database)
+        for number, sql, began in self._began:
+            system.ran(Query(number, self.backend.pid, self._transaction.number, sql, began, now, self._failed))
+        self._began.clear()
 
     def _refuse(self, problem: Problem) -> None:
         """Answer with an error of the relay's, which ends the transaction as any error does."""
@@ -294,9 +340,12 @@ class Session:
         if kind == b"E":
             self._awaited.clear()
             self._failed = True
-        elif self._awaited and kind in _ENDS[self._awaited[0]]:
+            body = problems.translated(body)
+        elif kind == b"T":
+            body = _SUPER.sub(_AS_SUPER, body)
+        if kind != b"E" and self._awaited and kind in _ENDS[self._awaited[0]]:
             self._awaited.popleft()
-        elif kind == b"S":
+        if kind == b"S":
             body = self.relay.parameter(body)
         self._to.send(message(kind, body))
 
