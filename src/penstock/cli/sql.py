@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.base import OK, command, number_of, on_option, open_deployment, say
+from penstock.cli.output import heading
 from penstock.cli.rows import FORMATS, format_of, show, write
 from penstock.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.cli.statement import Asked
+    from penstock.deployment import Deployment
 
 SCREEN = 1000  # rows that are printed as a table unless more are asked for
 
@@ -35,21 +39,30 @@ SCREEN = 1000  # rows that are printed as a table unless more are asked for
         ),
         ("a live roll-up, into a file", "penstock sql \"SELECT * FROM rollup.traffic_1h WHERE path = '/'\" --output views.parquet"),
         ("every table", 'penstock sql "SHOW ALL TABLES"'),
+        ("which reports there are", "penstock sql --reports"),
+        ("a week of a report", "penstock sql --report campaign_performance --param from=2026-03-02 --param to=2026-03-09"),
         ("the statements of a file, or of a pipe", "penstock sql -f report.sql --format csv"),
     ],
     short_help="Ask in SQL: roll-ups, archive and warehouse.",
 )
 @click.argument("statement", metavar='["SELECT ..."]', required=False)
 @click.option("-f", "--file", "file", metavar="FILE", help="Run the statements of a file, one after the other; - is standard input.")
+@click.option("--report", metavar="NAME", help="Run a report: one of --reports, or a file.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the report. May be repeated.")
+@click.option(
+    "--reports",
+    "list_reports",
+    is_flag=True,
+    help="List the reports and their parameters: Penstock's, and those in the project's reports/.",
+)
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="How the rows are written.  [default: as --output is called; table]")
 @click.option("--output", "-o", metavar="FILE", help="Write the rows to a file instead.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Stop after so many rows; 0 for none.  [default: 1000 of a table]")
 @click.option(
     "--engine",
     type=click.Choice(["duckdb", "warehouse", "redshift"]),
-    default="duckdb",
-    show_default=True,
-    help="duckdb joins all stores here; warehouse (or redshift, if it is one) hands the statement to the warehouse itself.",
+    help="duckdb joins all stores here; warehouse (or redshift, if it is one) hands the statement to the warehouse itself.  "
+    "[default: duckdb; for reports the warehouse, where it is Redshift]",
 )
 @click.option(
     "--max-read",
@@ -64,10 +77,13 @@ SCREEN = 1000  # rows that are printed as a table unless more are asked for
 def sql(
     statement: str | None,
     file: str | None,
+    report: str | None,
+    params: tuple[str, ...],
+    list_reports: bool,
     format_: str | None,
     output: str | None,
     limit: int | None,
-    engine: str,
+    engine: str | None,
     max_read: int,
     timing: bool,
     on: str,
@@ -75,34 +91,40 @@ def sql(
     """Ask in SQL, over three kinds of tables at once: rollup.NAME_1h (live: entity, dimensions, time, measures), archive.DATASET (detail as archived,
     loaded into the warehouse or not) and warehouse.DATASET (loaded hours; also by its bare name). Reading only.
 
-    Without a statement, a file or a pipe, a prompt. Filters on time, and on the entity of a roll-up, are what keeps a statement fast.
+    Without a statement, a file, a report or a pipe, a prompt. Filters on time, and on the entity of a roll-up, are what keeps a statement fast.
     """
     from penstock.cli.statement import ask
+    from penstock.query.sql import split
 
-    text = text_of(statement, file)
+    if list_reports:
+        return print_reports()
+    if (statement is not None) + (file is not None) + (report is not None) > 1:
+        raise UsageError("a statement, --file and --report exclude one another", hint="give one of them")
+    if params and report is None:
+        raise UsageError("--param is of a report", hint="name one: --report NAME; --reports lists them")
+    text = None if report else text_of(statement, file)
+    how = How(format_of(output, format_), output, limit, timing)
     with open_deployment(on) as deployment:
-        asked = ask(deployment, engine, max_read)
+        if report:
+            text, engine = report_text(report, params, deployment), engine or ("redshift" if "redshift" in deployment.settings else None)
+        asked = ask(deployment, engine or "duckdb", max_read)
         if text is None:
-            raise UsageError("no statement")
-        from penstock.query.sql import split
+            from penstock.cli.prompt import prompt
 
+            return prompt(deployment, asked, engine or "duckdb", how)
         found = split(text)
         if not found:
             raise UsageError("there is no statement to run", hint='write penstock sql "SELECT ..."')
         if output is not None and len(found) > 1:
             raise UsageError(f"{len(found)} statements cannot be written to one file", hint="leave --output out, or run them one by one")
         for one in found:
-            code = run(asked, one, format_of(output, format_), output, limit, timing)
-            if code != OK:
-                return code
+            run(asked, one, how)
     return OK
 
 
 def text_of(statement: str | None, file: str | None) -> str | None:
     """The SQL of the command line, of a file or of a pipe; None at a terminal. Raises UsageError."""
     if statement is not None:
-        if file is not None:
-            raise UsageError("there is a statement and a --file", hint="give one of them")
         return statement
     if file is None and sys.stdin.isatty():
         return None
@@ -112,21 +134,58 @@ def text_of(statement: str | None, file: str | None) -> str | None:
         raise UsageError(f"cannot read {file}: {getattr(problem, 'strerror', None) or problem}", hint="name a file of SQL") from None
 
 
-def run(asked: Asked, statement: str, format_: str, output: str | None, limit: int | None, timing: bool) -> int:
-    """Run a statement and write its rows. The exit code."""
-    began, most = time.monotonic(), (SCREEN if format_ == "table" and limit is None else limit) or None
+def report_text(name: str, params: Sequence[str], deployment: Deployment) -> str:
+    """The statement of a report with its parameters. Raises UsageError, naming the parameter and the fix."""
+    from penstock.reports import report
+
+    values = {}
+    for param in params:
+        key, equals, value = param.partition("=")
+        if not equals:
+            raise UsageError(f"--param {param}: there is no =", hint="write --param from=2026-03-02")
+        values[key.strip()] = value.strip()
+    return report(name).statement(values, deployment.now())
+
+
+def print_reports() -> int:
+    """All reports, with their parameters."""
+    from penstock.reports import own_folder, reports
+
+    for one in reports().values():
+        heading(f"{one.name}: {one.title}")
+        click.echo(f"  {one.description}")
+        for parameter in one.parameters:
+            given = "must be given" if parameter.default is None else "optional" if parameter.default == "null" else parameter.default
+            click.echo(f"  --param {parameter.name}=…  {parameter.kind}, {given}: {parameter.what}")
+        click.echo()
+    say(f"Your own: files of SQL in {own_folder()}")
+    return OK
+
+
+@dataclasses.dataclass
+class How:
+    """How rows are written. limit: None for the format's own."""
+
+    format: str
+    output: str | None
+    limit: int | None
+    timing: bool
+
+
+def run(asked: Asked, statement: str, how: How) -> None:
+    """Run a statement and write its rows. Raises what the engine does."""
+    began, most = time.monotonic(), (SCREEN if how.format == "table" and how.limit is None else how.limit) or None
     with closing(asked(statement)) as answer:
         answer.limit(most)
-        count = write(answer.schema, answer, format_, output)
+        count = write(answer.schema, answer, how.format, how.output)
     if answer.cut:
-        say(f"the first {count:,} rows; --limit {'0 shows' if format_ == 'table' else '0 writes'} all")
+        say(f"the first {count:,} rows; --limit 0 gives all")
     for note in answer.notes:
         say(note)
-    if timing:
+    if how.timing:
         say(f"{count:,} rows in {time.monotonic() - began:.2f} s")
-    elif output is not None:
-        say(f"{count:,} rows written to {output}")
-    return OK
+    elif how.output is not None:
+        say(f"{count:,} rows written to {how.output}")
 
 
 __all__ = ["show", "sql"]
