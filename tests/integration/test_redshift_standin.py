@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import gzip
 import io
 import json
+import socket
+import threading
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redshift_connector
-from standin import ROLE
+from standin import ROLE, StandIn
+
+from penstock.errors import PenstockError
+from penstock.stack.redshift import wire
+from penstock.stack.redshift.faults import Control
+from penstock.stack.redshift.relay import Relay, Settings
 
 BUCKET = "detail"
 
@@ -589,3 +599,340 @@ def test_the_last_copy_is_known_after_a_rollback_and_queries_are_remembered(conn
     connection.autocommit = True
     run(connection, statement)
     assert run(connection, "SELECT pg_last_copy_count(), (SELECT COUNT(*) FROM t)") == [(2, 2)]
+
+
+# Transactions side by side
+
+
+class Elsewhere:
+    """A statement in a thread: what it waits for is seen from outside."""
+
+    def __init__(self, connection: Any, sql: str) -> None:
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(connection, sql))
+        self._thread.start()
+
+    def _run(self, connection: Any, sql: str) -> None:
+        try:
+            run(connection, sql)
+        except redshift_connector.Error as problem:
+            self.error = problem
+
+    def end(self) -> BaseException | None:
+        """Wait for its end; its error."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.error
+
+
+def await_lock(server: StandIn, settings: dict[str, Any]) -> None:
+    """Wait until a session of the database waits for a lock."""
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{settings['database']}' AND wait_event_type = 'Lock'"
+    until = time.monotonic() + 30
+    while server.administer(waiting) == [["0"]]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def two(redshift: dict[str, Any], connection: Any) -> Any:
+    """Two connections to a database with the tables a and b."""
+    for name in "ab":
+        run(connection, f"CREATE TABLE {name} (id INT)")
+    connection.commit()
+    other = connect(redshift)
+    yield connection, other
+    other.close()
+
+
+def test_transactions_that_each_read_what_the_other_writes_are_refused(two: Any) -> None:
+    one, other = two
+    run(one, "SELECT * FROM a")
+    run(other, "SELECT * FROM b")
+    run(one, "INSERT INTO b VALUES (1)")
+    run(other, "INSERT INTO a VALUES (1)")
+    one.commit()
+    with pytest.raises(redshift_connector.ProgrammingError, match="1023.*Serializable isolation violation"):
+        other.commit()
+    other.rollback()
+    assert run(other, "SELECT * FROM a") == []
+
+
+def test_a_write_to_a_table_that_was_read_and_has_changed_since_is_refused_whatever_the_rows(two: Any) -> None:
+    one, other = two
+    run(other, "SELECT * FROM a WHERE id = 7")
+    run(one, "INSERT INTO a VALUES (1)")
+    one.commit()
+    problem = fails(other, "INSERT INTO a VALUES (7)")
+    assert problem["M"] == "1023" and problem["C"] == "XX000" and "transactions forming the cycle are" in problem["D"]
+    run(other, "INSERT INTO a VALUES (7)")
+    other.commit()
+
+
+def test_blind_writes_to_one_table_wait_for_each_other_and_both_succeed(
+    two: Any, redshift_server: StandIn, redshift: dict[str, Any]
+) -> None:
+    one, other = two
+    run(one, "INSERT INTO a VALUES (1)")
+    waits = Elsewhere(other, "INSERT INTO a VALUES (2)")
+    await_lock(redshift_server, redshift)
+    one.commit()
+    assert waits.end() is None
+    other.commit()
+    assert run(one, "SELECT id FROM a ORDER BY id") == [(1,), (2,)]
+
+
+def test_a_delete_that_waits_sees_what_was_committed_meanwhile(two: Any, redshift_server: StandIn, redshift: dict[str, Any]) -> None:
+    one, other = two
+    run(one, "INSERT INTO a VALUES (1)")
+    waits = Elsewhere(other, "DELETE FROM a")
+    await_lock(redshift_server, redshift)
+    one.commit()
+    assert waits.end() is None
+    other.commit()
+    assert run(one, "SELECT * FROM a") == []
+
+
+def test_a_lock_that_is_taken_first_leaves_nothing_to_conflict(two: Any, redshift_server: StandIn, redshift: dict[str, Any]) -> None:
+    """The ledger's way: who locks before it looks never meets error 1023."""
+    one, other = two
+    run(one, "LOCK TABLE a")
+    assert run(one, "SELECT COUNT(*) FROM a") == [(0,)]
+    waits = Elsewhere(other, "LOCK a")
+    await_lock(redshift_server, redshift)
+    run(one, "INSERT INTO a VALUES (1)")
+    one.commit()
+    assert waits.end() is None
+    assert run(other, "SELECT COUNT(*) FROM a") == [(1,)]
+    run(other, "INSERT INTO a VALUES (2)")
+    other.commit()
+
+
+def test_without_that_lock_two_that_look_before_they_insert_do_not_both_succeed(two: Any) -> None:
+    one, other = two
+    assert run(one, "SELECT COUNT(*) FROM a") == run(other, "SELECT COUNT(*) FROM a") == [(0,)]
+    run(one, "INSERT INTO a VALUES (1)")
+    one.commit()
+    assert fails(other, "INSERT INTO a VALUES (1)")["M"] == "1023"
+
+
+# Faults
+
+
+def test_error_1023_on_demand_rolls_back(two: Any, redshift_faults: Control) -> None:
+    one, other = two
+    with redshift_faults.armed("insert into a", "1023", skip=1) as number:
+        run(one, "INSERT INTO a VALUES (1)")
+        assert fails(one, "INSERT INTO a VALUES (2)")["M"] == "1023"
+        assert redshift_faults.hits(number) == 1
+        run(one, "INSERT INTO a VALUES (3)")
+    one.commit()
+    assert run(other, "SELECT * FROM a") == [(3,)]
+
+
+@pytest.mark.parametrize("action, kept", [("drop-before", []), ("drop-after", [(1,)])])
+def test_a_commit_whose_answer_is_lost_took_effect_or_not(two: Any, redshift_faults: Control, action: str, kept: Any) -> None:
+    one, other = two
+    run(one, "INSERT INTO a VALUES (1)")
+    redshift_faults.add("^commit", action)
+    with pytest.raises(redshift_connector.InterfaceError):
+        one.commit()
+    assert run(other, "SELECT * FROM a") == kept
+
+
+@pytest.mark.parametrize("action, kept", [("drop-before", []), ("drop-after", [(1,)])])
+def test_so_does_a_statement_outside_of_a_transaction(two: Any, redshift_faults: Control, action: str, kept: Any) -> None:
+    one, other = two
+    one.autocommit = True
+    redshift_faults.add("insert", action)
+    with pytest.raises(redshift_connector.InterfaceError):
+        run(one, "INSERT INTO a VALUES (1)")
+    assert run(other, "SELECT * FROM a") == kept
+
+
+def test_a_statement_is_held_until_the_fault_is_cleared(two: Any, redshift_faults: Control) -> None:
+    one, other = two
+    number = redshift_faults.add("insert into a", "hold")
+    held = Elsewhere(one, "INSERT INTO a VALUES (1)")
+    redshift_faults.await_hit(number)
+    assert run(other, "SELECT COUNT(*) FROM a") == [(0,)]
+    other.rollback()
+    redshift_faults.clear(number)
+    assert held.end() is None
+    one.commit()
+    assert run(other, "SELECT COUNT(*) FROM a") == [(1,)]
+
+
+def test_errors_of_choice_connections_refused_and_faults_at_random(redshift: dict[str, Any], two: Any, redshift_faults: Control) -> None:
+    one, _ = two
+    redshift_faults.add("select", "error", code="53300", message="too many")
+    assert fails(one, "SELECT 1") | {"S": ""} == {"S": "", "C": "53300", "M": "too many"}
+    redshift_faults.add("^CONNECT$", "error", code="57P03", message="not now")
+    with pytest.raises(redshift_connector.ProgrammingError, match="not now"):
+        connect(redshift)
+    connect(redshift).close()
+    number = redshift_faults.add("insert", "1023", probability=0.5, times=None, seed=7)
+    failed = 0
+    for _ in range(40):
+        try:
+            run(one, "INSERT INTO a VALUES (1)")
+            one.commit()
+        except redshift_connector.ProgrammingError:
+            one.rollback()
+            failed += 1
+    assert 5 < failed < 35 and redshift_faults.hits(number) == failed
+    redshift_faults.clear()
+    assert run(one, "SELECT COUNT(*) FROM a") == [(40 - failed,)]
+    assert redshift_faults.statements().count("INSERT INTO a VALUES (1)") == 40
+
+
+def test_orders_for_faults_that_make_no_sense_are_refused(redshift_faults: Control) -> None:
+    for match, action in (("x", "explode"), ("(", "1023")):
+        with pytest.raises(PenstockError):
+            redshift_faults.add(match, action)
+
+
+# The wire
+
+
+def start(**values: str) -> bytes:
+    """The first packet of a session."""
+    return wire.start_up({"user": "penstock", **values})
+
+
+def exchange(port: int, *data: bytes) -> bytes:
+    """Send, half close, and read until the other side closes."""
+    with socket.create_connection(("127.0.0.1", port), 30) as raw:
+        for piece in data:
+            raw.sendall(piece)
+        with contextlib.suppress(OSError):
+            raw.shutdown(socket.SHUT_WR)
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := raw.recv(65_536):
+                found += piece
+        return found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\x04",
+        b"\x7f\xff\xff\xff",
+        b"\0\0\0\x08\0\x02\0\0",
+        b"\0\0\0\x0c\0\x03\0\0user",
+        b"",
+        b"\0\0\0\x08\x04\xd2\x16\x2f\0\0",
+    ],
+)
+def test_a_first_packet_that_is_none_is_answered_or_dropped(redshift_server: StandIn, redshift: dict[str, Any], data: bytes) -> None:
+    found = exchange(redshift_server.port, data)
+    assert found in (b"", b"N") or found[:1] == b"E" or found[:2] == b"NE"
+    connect(redshift).close()
+
+
+@pytest.mark.parametrize(
+    "data", [b"Q\0\0\0\x03", b"Q\x7f\xff\xff\xff", b"\0\0\0\0\x04", b"P\0\0\0\x06ab", b"B\0\0\0\x05a", b"~\0\0\0\x04", b"Q\0"]
+)
+def test_a_message_that_is_none_ends_its_session_alone(redshift_server: StandIn, redshift: dict[str, Any], data: bytes) -> None:
+    found = exchange(redshift_server.port, start(database=redshift["database"]), data)
+    assert found[:1] == b"R" and (data == b"Q\0" or b"C08P01" in found)
+    connect(redshift).close()
+
+
+def test_the_user_and_the_database_have_to_be_there(redshift: dict[str, Any]) -> None:
+    with pytest.raises(redshift_connector.Error, match="does not exist"):
+        connect({**redshift, "database": "nowhere"})
+
+
+def test_a_password_is_asked_for_where_there_is_one(redshift_server: StandIn, redshift: dict[str, Any]) -> None:
+    relay = Relay(Settings(("127.0.0.1", redshift_server.postgres), password="right"))
+    try:
+        settings = {name: redshift[name] for name in ("host", "database", "user", "ssl")} | {"port": relay.port}
+        redshift_connector.connect(password="right", **settings).close()
+        with pytest.raises(redshift_connector.InterfaceError, match="password authentication failed"):
+            redshift_connector.connect(password="wrong", **settings)
+    finally:
+        relay.close()
+
+
+def test_it_ends_all_sessions_when_it_ends(redshift_server: StandIn, redshift: dict[str, Any]) -> None:
+    relay = Relay(Settings(("127.0.0.1", redshift_server.postgres)))
+    connection = connect({**redshift, "port": relay.port})
+    run(connection, "CREATE TABLE t (id INT)")
+    relay.close()
+    with pytest.raises(redshift_connector.InterfaceError):
+        run(connection, "SELECT 1")
+    with pytest.raises(redshift_connector.InterfaceError):
+        connect({**redshift, "port": relay.port})
+    assert fails(connect(redshift), "SELECT * FROM t")["C"] == "42P01"
+
+
+def test_a_statement_that_is_cancelled_stops(redshift_server: StandIn, redshift: dict[str, Any], connection: Any) -> None:
+    runs = Elsewhere(connection, "SELECT pg_sleep(600)")
+    running = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{redshift['database']}' AND wait_event = 'PgSleep'"
+    until = time.monotonic() + 30
+    while redshift_server.administer(running) == [["0"]]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    exchange(redshift_server.port, wire.first(wire.CANCEL, connection._backend_key_data))
+    assert "57014" in str(runs.end())
+    connection.rollback()
+    assert run(connection, "SELECT 1") == [(1,)]
+
+
+def test_what_a_client_that_went_away_had_begun_is_rolled_back(redshift_server: StandIn, two: Any, redshift: dict[str, Any]) -> None:
+    one, other = two
+    run(one, "INSERT INTO a VALUES (1)")
+    Elsewhere(one, "SELECT pg_sleep(600)")
+    running = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{redshift['database']}' AND wait_event = 'PgSleep'"
+    until = time.monotonic() + 30
+    while redshift_server.administer(running) == [["0"]]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    one._usock.shutdown(socket.SHUT_RDWR)
+    run(other, "LOCK a")
+    assert run(other, "SELECT * FROM a") == []
+
+
+def test_results_of_any_size_pass_through(connection: Any) -> None:
+    assert run(connection, "SELECT REPEAT('x', 20000000)") == [("x" * 20_000_000,)]
+    rows = run(connection, "SELECT n, REPEAT('y', 30) FROM generate_series(1, 100000) AS n")
+    assert rows == [(n, "y" * 30) for n in range(1, 100_001)]
+    assert run(connection, "SELECT LEN(%s)", "z" * 5_000_000) == [(5_000_000,)]
+    problem = fails(connection, "SELECT '" + "z" * (17 << 20) + "'")
+    assert problem["C"] == "54001" and "Maximum Allowed: 16777216" in problem["M"]
+
+
+def test_many_sessions_at_once(redshift: dict[str, Any], connection: Any) -> None:
+    run(connection, "CREATE TABLE t (id INT)")
+    connection.commit()
+
+    def work(number: int) -> None:
+        mine = connect(redshift)
+        for step in range(5):
+            run(mine, "INSERT INTO t VALUES (%s)", 100 * number + step)
+            mine.commit()
+        mine.close()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(work, range(20)))
+    assert run(connection, "SELECT id FROM t ORDER BY id") == sorted((100 * number + step,) for number in range(20) for step in range(5))
+
+
+def test_simple_queries_of_several_statements(redshift: dict[str, Any], connection: Any) -> None:
+    run(connection, "CREATE TABLE t (name VARCHAR(2))")
+    connection.commit()
+    sql = "INSERT INTO t VALUES ('a;b'::VARCHAR(1)); SELECT LEN(name) FROM t; -- nothing;\n"
+    found = exchange(redshift["port"], start(database=redshift["database"]), wire.message(b"Q", wire.text(sql)), wire.message(b"X"))
+    assert b"INSERT 0 1\0" in found and b"SELECT 1\0" in found and found.count(b"Z\0\0\0\x05I") == 2
+    assert run(connection, "SELECT name FROM t") == [("a",)]
+
+
+def test_write_dataframe_of_the_driver_works(connection: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    run(connection, "CREATE TABLE t (a BIGINT, b VARCHAR(5))")
+    frame = pandas.DataFrame({"a": [1, 2], "b": ["x", "é"]})
+    connection.cursor().write_dataframe(frame, "t")
+    assert run(connection, "SELECT * FROM t ORDER BY a") == [(1, "x"), (2, "é")]
