@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import os
 import random
@@ -19,6 +18,7 @@ import botocore.exceptions
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archives import SHARD, STORES, H, archived, entry, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,51 +28,14 @@ from penstock.archive.memory import MemoryArchive, visible
 from penstock.archive.merge import merge_hour
 from penstock.archive.s3 import S3Archive
 from penstock.errors import ConfigurationError, CorruptionError, InternalError, NotFoundError
-from penstock.model.units import HOUR, instant
-
-H = instant("2015-05-17T10")
-SHARD = "0123456789abcdef-ads-00112233445566778899aabbccddeeff-0"
-STORES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
-    "directory": lambda request: DirectoryArchive(request.getfixturevalue("tmp_path") / "archive"),
-    "memory": lambda request: MemoryArchive(),
-    "s3": lambda request: S3Archive(request.getfixturevalue("s3")),
-    "s3-below-a-prefix": lambda request: S3Archive({**request.getfixturevalue("s3"), "prefix": "/below/a=prefix/"}),
-}
+from penstock.model.units import HOUR
 
 
 @pytest.fixture(params=list(STORES))
 def archive(request: pytest.FixtureRequest) -> Iterator[Archive]:
     """An empty archive."""
-    store = STORES[request.param](request)
-    yield store
-    store.close()
-
-
-def entry(
-    first: int,
-    end: int,
-    *,
-    dataset: str = "ads",
-    hour: int = H,
-    shard: str = SHARD,
-    path: str = "",
-    rows: int = 1,
-    size: int = 10,
-    sha256: str = "",
-) -> Entry:
-    """An entry; of a file that is not there unless a test writes it."""
-    return Entry(dataset, hour, path or f"{dataset}/{shard[-20:]}-{first}-{end}", shard, first, end, rows, size, sha256)
-
-
-def archived(archive: Archive, first: int, end: int, values: list[int], *, names: tuple[str, ...] = ("n",), shard: str = SHARD) -> Entry:
-    """A Parquet file of some values, written and indexed."""
-    sink = io.BytesIO()
-    pq.write_table(pa.table({name: pa.array(values, pa.int64()) for name in names}), sink, compression="zstd")
-    data = sink.getvalue()
-    made = entry(first, end, shard=shard, rows=len(values), size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    archive.write(made.path, data)
-    archive.add([made])
-    return made
+    with opened(request) as store:
+        yield store
 
 
 def values_of(archive: Archive) -> list[int]:
