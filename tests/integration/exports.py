@@ -86,9 +86,13 @@ class World:
         """What `penstock status --json` says."""
         return json.loads(self("status", TOPOLOGY, "--json"))  # type: ignore[no-any-return]
 
+    def produce(self, events: int, seed: int = 1) -> None:
+        """Generated events into the log."""
+        self("produce", TOPOLOGY, "--generate", str(events), "--seed", str(seed), "--partitions", "4" if self.kind == "embedded" else "2")
+
     def fill(self, events: int, seed: int = 1) -> None:
         """Generated events in the log, rolled up and archived."""
-        self("produce", TOPOLOGY, "--generate", str(events), "--seed", str(seed))
+        self.produce(events, seed)
         self("run", TOPOLOGY, "--until-caught-up")
 
     def dying(self, step: str, times: int, *arguments: str) -> int:

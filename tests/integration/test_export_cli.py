@@ -20,7 +20,8 @@ from penstock.model.units import DAY, instant
 from penstock.rollup.registry import Registry
 from penstock.warehouse.duckdb import STEPS as DUCKDB_STEPS
 
-EVENTS = 8000
+EVENTS = 5000
+embedded = pytest.mark.parametrize("world", ["embedded"], indirect=True)  # what differs by nothing but the time it takes
 
 
 @pytest.fixture(params=list(STORES))
@@ -55,14 +56,14 @@ def files_of(world: World, dataset: str, hour: str) -> list[str]:
 
 
 def test_followed_while_the_topology_runs_every_event_is_loaded_once(world: World) -> None:
-    world("produce", TOPOLOGY, "--generate", str(EVENTS), "--seed", "1")
+    world.produce(EVENTS)
     run = world.start("run", TOPOLOGY)
     with running(run):
         until(lambda: "advertiser_analytics.archive" in world("status", code=None), run)
         export = world.start("export", TOPOLOGY, "--follow", "--every", "300ms", *WHEN)
         with running(export):
             until(lambda: said(export), export)  # some hour is loaded
-            world("produce", TOPOLOGY, "--generate", str(EVENTS // 2), "--seed", "2")
+            world.produce(EVENTS // 2, seed=2)
 
             def done() -> bool:
                 found = world.status()
@@ -149,6 +150,7 @@ def test_killed_at_every_step_of_a_load_and_followed_by_the_next_one_every_event
     assert filled.json("--due", *WHEN) == []
 
 
+@embedded
 def test_killed_at_random_moments_every_event_is_loaded_once(filled: World) -> None:
     seed = 7
     print(f"seed {seed}")
@@ -166,6 +168,7 @@ def test_killed_at_random_moments_every_event_is_loaded_once(filled: World) -> N
     assert filled.json("--due", *WHEN) == []
 
 
+@embedded
 def test_of_two_that_follow_one_stands_by_and_takes_over_when_the_first_is_killed(filled: World) -> None:
     follow = ("export", TOPOLOGY, "--follow", "--every", "300ms", "--lease", "1s", "--json", *WHEN)
     first = filled.start(*follow)
@@ -199,9 +202,8 @@ def test_two_at_once_load_every_hour_once(filled: World) -> None:
     filled.check()
 
 
+@embedded
 def test_ranges_hours_datasets_and_what_is_refused(filled: World) -> None:
-    if filled.kind != "embedded":
-        pytest.skip("of the command line, whatever the stores")
     plan = filled.json("--from", "2026-03-02T03", "--to", "2026-03-02T05", "--dataset", "ads", "--dry-run")
     assert [(one["hour"], one["load"]) for one in plan] == [("2026-03-02T03", True), ("2026-03-02T04", True)]
     assert plan[0]["rows"] > 0 and plan[0]["files"] > 0 and plan[0]["bytes"] > 0
@@ -229,9 +231,10 @@ def refusal(world: World, *arguments: str) -> str:
     return world.err
 
 
+@embedded
 def test_many_small_files_are_merged_before_a_load_and_none_that_was_loaded(filled: World) -> None:
     for seed in range(2, 12):  # a file a flush: each run makes at least one an hour and partition
-        filled("produce", TOPOLOGY, "--generate", "400", "--seed", str(seed))
+        filled.produce(400, seed)
         filled("run", TOPOLOGY, "--until-caught-up")
     before = files_of(filled, "ads", "2026-03-02T20")
     filled.json("--hour", "2026-03-02T20", "--dataset", "ads")
