@@ -23,7 +23,9 @@ $(VENV)/.made-test: $(VENV)/.made
 run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
 	@$(BIN)/penstock demo
 
-test: $(VENV)/.made-test ## all tests that need no server
+test: $(VENV)/.made-test ## all tests that need no server but PostgreSQL, which they start themselves
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	{ echo "PostgreSQL is missing: the tests of the Redshift warehouse run on it. Debian: apt-get install postgresql"; exit 1; }
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
