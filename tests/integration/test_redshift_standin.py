@@ -210,6 +210,8 @@ def test_functions_of_redshift(connection: Any, sql: str, expected: Any) -> None
         ("ALTER TABLE t ADD COLUMN b INT, ADD COLUMN c INT", "42601", 'near ","'),
         ("ALTER TABLE t ADD COLUMN b INT NOT NULL", "42601", "non-null default"),
         ("UNLOAD ('SELECT 1') TO 's3://b/k' IAM_ROLE default", "0A000", "UNLOAD"),
+        ("SAVEPOINT s", "0A000", "SAVEPOINT"),
+        ("COPY t FROM STDIN", "0A000", "LOAD source is not supported"),
         ("SELEC 1", "42601", "syntax error"),
         ("SELECT * FROM nowhere", "42P01", "does not exist"),
     ],
@@ -928,6 +930,24 @@ def test_simple_queries_of_several_statements(redshift: dict[str, Any], connecti
     found = exchange(redshift["port"], start(database=redshift["database"]), wire.message(b"Q", wire.text(sql)), wire.message(b"X"))
     assert b"INSERT 0 1\0" in found and b"SELECT 1\0" in found and found.count(b"Z\0\0\0\x05I") == 2
     assert run(connection, "SELECT name FROM t") == [("a",)]
+
+
+def test_clients_that_parse_without_a_name_and_send_all_at_once(redshift: dict[str, Any], connection: Any) -> None:
+    """As libpq's do: a whole transaction before the first Sync."""
+    run(connection, "CREATE TABLE t (id INT)")
+    connection.commit()
+    group = b"".join(
+        wire.message(kind, body)
+        for sql in ("BEGIN", "INSERT INTO t VALUES (1)", "DELETE FROM t", "INSERT INTO t VALUES (2)", "COMMIT")
+        for kind, body in (
+            (b"P", b"\0" + wire.text(sql) + b"\0\0"),
+            (b"B", b"\0\0\0\0\0\0\0\0"),
+            (b"E", b"\0\0\0\0\0"),
+        )
+    )
+    found = exchange(redshift["port"], start(database=redshift["database"]), group + wire.message(b"S"), wire.message(b"X"))
+    assert b"C\0\0\0\x0bCOMMIT\0Z\0\0\0\x05I" in found and found.count(b"INSERT 0 1\0") == 2, found
+    assert run(connection, "SELECT id FROM t") == [(2,)]
 
 
 def test_write_dataframe_of_the_driver_works(connection: Any) -> None:

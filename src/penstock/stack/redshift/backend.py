@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 from penstock.stack.redshift import wire
 from penstock.stack.redshift.wire import Closed, Stream, message, text
+
+
+_LOOK = 1.0  # seconds between two calls of `watch`
 
 
 class Refused(Exception):
@@ -33,6 +37,7 @@ class Backend(Stream):
         self.greeting: list[wire.Message] = []
         self.key = b""  # what a cancel request has to say
         self.status = b"I"  # I: no transaction, T: in one, E: in one that has failed
+        self.watch: Callable[[], None] = lambda: None  # called now and then while PostgreSQL is waited for; it may raise
         try:
             self.send(wire.start_up(values))
             while True:
@@ -50,6 +55,14 @@ class Backend(Stream):
         except BaseException:
             self.close()
             raise
+
+    def _fill(self) -> None:
+        try:
+            while not select.select([self.socket], [], [], _LOOK)[0]:
+                self.watch()
+        except (OSError, ValueError):  # it was closed meanwhile, by another thread
+            raise Closed from None
+        super()._fill()
 
     @property
     def pid(self) -> int:

@@ -19,7 +19,7 @@ from penstock.stack.ports import HOST
 
 ACTIONS = ("1023", "error", "drop-before", "drop-after", "hold")
 CONNECT = "CONNECT"  # what a new connection counts as
-_LOGGED = 10_000  # statements that are remembered
+_LOGGED, _LONGEST = 10_000, 4_000  # statements that are remembered, and how many characters of each
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Faults:
     def at(self, sql: str, database: str) -> tuple[Fault, threading.Event] | None:
         """The fault that happens at a statement, and what says that it is cleared."""
         with self._changing:
-            self._log.append((database, sql))
+            self._log.append((database, sql[:_LONGEST]))
             for armed in self._armed.values():
                 if armed.strikes(sql, database):
                     return armed.fault, armed.cleared

@@ -81,8 +81,6 @@ class Relay:
         found = statement.parse(sql)
         if found.lengths:
             self.system(database).make_lengths(found.lengths)
-        if found.history:
-            self.system(database).write_queries()
         return found
 
     def forget(self, database: str) -> None:
@@ -140,6 +138,9 @@ class Relay:
             finally:
                 with self._changing:
                     self._sessions.pop(backend.key, None)
+        except Refused as problem:
+            with contextlib.suppress(Closed):
+                client.send(message(b"E", problem.body))
         except Malformed as problem:
             with contextlib.suppress(Closed):
                 client.send(wire.error("08P01", f"invalid frontend message: {problem}", severity="FATAL"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
 import re
 import struct
 import threading
@@ -27,8 +26,8 @@ _UNKNOWN = Statement("", "", "")
 _ENDS = {b"P": b"1", b"B": b"2", b"C": b"3", b"E": b"CIs", b"D": b"Tn"}  # what answers each message, at last
 _SUPER = re.compile(re.escape(struct.pack(">ihi", 3802, -1, -1)))  # jsonb in a RowDescription
 _AS_SUPER = struct.pack(">ihi", 4000, -1, -1)
+_LONGEST = 4_000  # characters of a statement that the system tables keep
 _LARGEST_SQL = 16 << 20  # bytes: Redshift's own limit
-_LOOK = 1.0  # seconds after which a session that waits for PostgreSQL looks whether its client is still there
 
 
 class Session:
@@ -37,12 +36,14 @@ class Session:
     def __init__(self, relay: Relay, client: Stream, backend: Backend, database: str) -> None:
         self.relay, self.client, self.backend, self.database = relay, client, backend, database
         self.cancelled = threading.Event()
+        backend.watch = self._watch
         self._to: Stream | _Nowhere = client  # where answers go
         self._prepared: dict[bytes, Statement] = {}
         self._portals: dict[bytes, Statement] = {}
         self._temporary: set[str] = set()
         self._locked: set[str] = set()  # tables that this transaction has locked to write them
         self._transaction = relay.conflicts.begin()
+        self._open = False  # whether this group has begun a transaction, of which the status tells only at its end
         self._own = False  # whether the transaction is the relay's, around one statement of a client without one
         self._out = bytearray()  # for PostgreSQL, not sent yet
         self._awaited: deque[bytes] = deque()  # the messages whose answers have not come
@@ -110,6 +111,11 @@ class Session:
         else:
             raise Malformed(f"a message {kind!r}, which no client sends")
 
+    @property
+    def _inside(self) -> bool:
+        """Whether a transaction is open, and sound."""
+        return self.backend.status == b"T" or self._open
+
     def _named(self, what: bytes, name: bytes) -> Statement:
         return (self._prepared if what == b"S" else self._portals).get(name.rstrip(b"\0"), _UNKNOWN)
 
@@ -122,16 +128,18 @@ class Session:
         if found.copy:
             self._answer(message(b"1"))
             return
-        if self.backend.status == b"T":  # PostgreSQL takes the snapshot as it parses
+        if self._inside or not name:  # PostgreSQL takes the snapshot as it parses, and forgets one without a name at the next simple query
             self._before(found)
         self._pass(b"P", name + b"\0" + text(found.sql) + rest)
 
     def _execute(self, found: Statement, body: bytes) -> None:
-        self._run(found)
         if found.copy:
+            self._before(found)
+            self._run(found)
             self._flush()
             self._copy(found)
         else:
+            self._run(found)
             self._pass(b"E", body)
             self._after(found)
 
@@ -147,9 +155,9 @@ class Session:
 
     def _run(self, found: Statement) -> None:
         """A statement is about to run: here its fault strikes, if it has one, and here Redshift finds a conflict. Raises Problem and Closed."""
-        if found.alone and self.backend.status != b"I":
+        if found.alone and (self.backend.status != b"I" or self._open):
             raise Problem(f"{found.alone} cannot run inside a transaction block", code=problems.IN_TRANSACTION)
-        self._began.append((self.relay.next_query(), found.original, time.time()))
+        self._began.append((self.relay.next_query(), found.original[:_LONGEST], time.time()))
         struck = self.relay.faults.at(found.original, self.database)
         if struck:
             self._flush()
@@ -171,10 +179,12 @@ class Session:
             self._flush()
             table = self.backend.query(f"SELECT {literal(found.writes)}::regclass::oid")[0][0]
             raise problems.violation(int(table or 0), (self._transaction.number, other), self.backend.pid)
-        if found.ends and self.backend.status == b"T":
+        if found.ends and self._inside:
             self.relay.conflicts.commit(self._transaction, self.database)
         if found.temporary:
             self._temporary.add(found.temporary)
+        if found.kind in ("begin", "start"):
+            self._open = True
 
     def _hold(self, cleared: threading.Event) -> None:
         """Wait until a fault is cleared, or the client has gone."""
@@ -184,13 +194,15 @@ class Session:
 
     def _before(self, found: Statement) -> None:
         """What has to be done before PostgreSQL looks at a statement that writes: the table is locked, as Redshift does."""
+        if found.history:
+            self.relay.system(self.database).write_queries()
         if not (found.writes or found.after) or found.writes and found.name in self._temporary:
             return
-        if self.backend.status == b"I" and not self._own:
+        if self.backend.status == b"I" and not self._own and not self._open:
             self._flush()
             self._quiet("BEGIN")
             self._own = True
-        if found.writes and found.name not in self._locked and self.backend.status == b"T":
+        if found.writes and found.name not in self._locked and self._inside:
             self._flush()
             self._quiet(f"LOCK TABLE {found.writes} IN SHARE ROW EXCLUSIVE MODE")
             self._locked.add(found.name)
@@ -202,7 +214,6 @@ class Session:
         assert found.copy
         if self.backend.status == b"E":
             raise Problem("current transaction is aborted, commands ignored until end of transaction block", code=problems.ABORTED)
-        self._before(found)
         query = self._began[-1][0]
         errors: list[LoadProblem] = []
         self.cancelled.clear()
@@ -271,7 +282,7 @@ class Session:
             except Refused as problem:
                 self._to.send(message(b"E", problems.translated(problem.body)))
         self._log()
-        self._failed = False
+        self._failed = self._open = False
         if self.backend.status == b"I":
             if self._copied and self._locked:
                 self._say_copied()  # the end of the transaction may have taken it back
@@ -350,16 +361,15 @@ class Session:
         self._to.send(message(kind, body))
 
     def _next(self) -> Message:
-        """The next message of PostgreSQL but rows, which are passed on; ends what it does if the client goes away meanwhile."""
-        while not self.backend.buffered:
-            readable, _, _ = select.select([self.backend.socket], [], [], _LOOK)
-            if readable:
-                break
-            if wire.hung_up(self.client):
-                self.backend.cancel()
-                raise Closed
+        """The next message of PostgreSQL but rows, which are passed on."""
         self.backend.rows(self._to)
         return self.backend.message()
+
+    def _watch(self) -> None:
+        """End what PostgreSQL does, if the client has gone. Raises Closed."""
+        if wire.hung_up(self.client):
+            self.backend.cancel()
+            raise Closed
 
 
 class _Nowhere:

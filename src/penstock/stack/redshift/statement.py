@@ -22,8 +22,6 @@ _SILENT = {
     "set",
     "reset",
     "show",
-    "savepoint",
-    "release",
     "deallocate",
     "close",
 }
@@ -98,6 +96,10 @@ def _statement(sql: str, words: Sequence[Token]) -> Statement:
         return Statement(sql, _vacuum(plain), kind, alone="VACUUM")
     if kind == "analyze":
         return Statement(sql, _analyze(plain), kind)
+    if kind == "copy":
+        raise Problem("LOAD source is not supported. (Hint: only S3 or DynamoDB or EMR based load is allowed)", code=UNSUPPORTED)
+    if kind in ("savepoint", "release", "listen", "notify") or kind == "rollback" and any(token.word == "to" for token in plain):
+        raise Problem(f'SQL command "{written(words).strip()[:60]}" not supported.', code=UNSUPPORTED)
     if kind == "unload":
         raise Problem("the stand-in does not know UNLOAD", code=UNSUPPORTED, hint="Redshift itself does")
     if kind in ("set", "reset", "show"):

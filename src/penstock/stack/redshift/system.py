@@ -15,6 +15,7 @@ from penstock.stack.redshift.copying import Copy
 from penstock.stack.redshift.rewriting import SCHEMA
 
 _REMEMBERED = 10_000  # queries
+_MAKING = 5_439  # the number of an advisory lock
 BYTES = "bytes"  # the constraint of the domains
 
 
@@ -47,6 +48,7 @@ class System:
             if self._made:
                 return
             with self._session() as session:
+                session.query(f"SELECT pg_advisory_lock({_MAKING})")  # another relay may be at it; the lock ends with the session
                 if not session.query(f"SELECT 1 FROM pg_namespace WHERE nspname = '{SCHEMA}'"):
                     sql = importlib.resources.files("penstock.stack.redshift").joinpath("catalog.sql").read_text()
                     session.query(f"BEGIN; {sql} COMMIT")
