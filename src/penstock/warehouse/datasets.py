@@ -64,7 +64,7 @@ def arrow_schema(dataset: Dataset) -> pa.Schema:
     """The columns of the dataset's files, in the order of its table: what a file is written with and a load expects.
 
     int64, string, bool, dictionary<int16, string> (an enum as the kernels give it; Parquet and SQL see text), timestamp[us] (UTC, without a zone),
-    decimal128(18, scale).
+    decimal128(precision, scale), float64.
     """
     types = {
         "int": pa.int64(),
@@ -72,9 +72,13 @@ def arrow_schema(dataset: Dataset) -> pa.Schema:
         "bool": pa.bool_(),
         "enum": pa.dictionary(pa.int16(), pa.string()),
         "timestamp": pa.timestamp("us"),
+        "float": pa.float64(),
     }
     return pa.schema(
-        [pa.field(c.name, pa.decimal128(18, c.scale) if c.kind == "decimal" else types[c.kind], c.nullable) for c in dataset.columns]
+        [
+            pa.field(c.name, pa.decimal128(c.precision, c.scale) if c.kind == "decimal" else types[c.kind], c.nullable)
+            for c in dataset.columns
+        ]
     )
 
 
@@ -159,6 +163,8 @@ def _stored_as(column: Column) -> str:
     return (
         "string"
         if column.kind in ("string", "enum")
+        else f"decimal of {column.precision} digits with {column.scale} places"
+        if column.kind == "decimal" and column.precision != 18
         else f"decimal with {column.scale} places"
         if column.kind == "decimal"
         else column.kind

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from penstock.archive import Entry
 from penstock.errors import ConfigurationError, CorruptionError, LoadError, NotFoundError, PenstockError, QueryError, UnavailableError
-from penstock.model.units import HOUR, from_datetime, hour_text, to_datetime
+from penstock.model.units import from_datetime, hour_text, to_datetime
 from penstock.warehouse import Column, Dataset, LedgerRow, Manifest
 from penstock.warehouse.datasets import check_covers, check_dataset, grown
 from penstock.warehouse.parquet import RESTORE, check_digest, check_footer
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS penstock_datasets (dataset VARCHAR, definition VARCHA
 CREATE TABLE IF NOT EXISTS penstock_lock (taken BIGINT);
 INSERT INTO penstock_lock SELECT 0 WHERE NOT EXISTS (FROM penstock_lock);
 """
-_TYPES = {"int": "BIGINT", "string": "VARCHAR", "enum": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMP"}
+_TYPES = {"int": "BIGINT", "string": "VARCHAR", "enum": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMP", "float": "DOUBLE"}
 STEPS = ("lock", "stage", "check", "delete", "insert", "verify", "ledger", "commit", "committed")  # of a load, in order
 _turns: dict[str, threading.RLock] = {}  # a lock a file: DuckDB refuses to have one open twice in a process, once to read and once to write
 _turns_lock = threading.Lock()
@@ -169,7 +169,7 @@ class DuckDbWarehouse:
             connection.execute(f"INSERT INTO penstock_stage ({names}) SELECT {names} FROM {_parquet(files)}")
         self.step("check")
         counts = f"SELECT count(*), count(*) FILTER (WHERE {_within(dataset)}) FROM penstock_stage"
-        rows, inside = connection.execute(counts, _hour(manifest.hour)).fetchone()
+        rows, inside = connection.execute(counts, _span(manifest)).fetchone()
         if rows != manifest.rows:
             raise LoadError(f"{what}: the files gave {rows} rows and the manifest has {manifest.rows}; nothing was loaded")
         if inside != rows:
@@ -181,14 +181,14 @@ class DuckDbWarehouse:
     def _replace(self, connection: Any, dataset: Dataset, manifest: Manifest, paths: Sequence[str], now: int, what: str) -> None:
         """Put the staged rows in the place of the hour's, see that they are the files' rows, and say so in the ledger."""
         self.step("delete")
-        connection.execute(f"DELETE FROM {_quoted(dataset.name)} WHERE {_within(dataset)}", _hour(manifest.hour))
+        connection.execute(f"DELETE FROM {_quoted(dataset.name)} WHERE {_within(dataset)}", _span(manifest))
         self.step("insert")
         connection.execute(f"INSERT INTO {_quoted(dataset.name)} FROM penstock_stage")
         self.step("verify")
         # A count alone is answered from statistics; a sum has to read the rows.
         total = f"SELECT count(*), sum(epoch_us({_quoted(dataset.time)})::HUGEINT) FROM"
         wanted = connection.execute(f"{total} {_parquet(paths)}").fetchone()
-        stored = connection.execute(f"{total} {_quoted(dataset.name)} WHERE {_within(dataset)}", _hour(manifest.hour)).fetchone()
+        stored = connection.execute(f"{total} {_quoted(dataset.name)} WHERE {_within(dataset)}", _span(manifest)).fetchone()
         if stored != wanted:
             raise LoadError(
                 f"{what}: the table gives back other rows than the files hold: {stored}, not {wanted}, is the count and sum of {dataset.time!r}; "
@@ -342,8 +342,8 @@ def _within(dataset: Dataset) -> str:
     return f"{_quoted(dataset.time)} >= ? AND {_quoted(dataset.time)} < ?"
 
 
-def _hour(hour: int) -> list[dt.datetime]:
-    return [_timestamp(hour), _timestamp(hour + HOUR)]
+def _span(manifest: Manifest) -> list[dt.datetime]:
+    return [_timestamp(manifest.hour), _timestamp(manifest.hour + manifest.span)]
 
 
 def _timestamp(micros: int) -> dt.datetime:
@@ -351,7 +351,7 @@ def _timestamp(micros: int) -> dt.datetime:
 
 
 def _type(column: Column) -> str:
-    return f"DECIMAL(18, {int(column.scale)})" if column.kind == "decimal" else _TYPES[column.kind]
+    return f"DECIMAL({int(column.precision)}, {int(column.scale)})" if column.kind == "decimal" else _TYPES[column.kind]
 
 
 def _quoted(name: str) -> str:

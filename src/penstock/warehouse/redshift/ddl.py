@@ -12,7 +12,7 @@ from penstock.warehouse.datasets import MAX_VALUE, check_dataset
 LEDGER, DATASETS, LOCK = "penstock_ledger", "penstock_datasets", "penstock_lock"
 SHORTEST_ENUM = 64  # bytes, so that an enum can be given a longer value without a change of its column
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,126}")
-_TYPES = {"int": "BIGINT", "bool": "BOOLEAN", "timestamp": "TIMESTAMP"}
+_TYPES = {"int": "BIGINT", "bool": "BOOLEAN", "timestamp": "TIMESTAMP", "float": "DOUBLE PRECISION"}
 
 # Every node has a copy of these few rows. A text that is longer than a VARCHAR is continued in further parts.
 SYSTEM = {
@@ -71,7 +71,7 @@ def copy(stage: str, manifest: str, iam_role: str) -> str:
 def column_type(column: Column) -> str:
     """A column's type. Redshift counts the bytes of text, as schemas do."""
     if column.kind == "decimal":
-        return f"DECIMAL(18,{int(column.scale)})"
+        return f"DECIMAL({int(column.precision)},{int(column.scale)})"
     if column.kind in ("string", "enum"):
         least = SHORTEST_ENUM if column.kind == "enum" else 1
         return f"VARCHAR({min(MAX_VALUE, max(least, int(column.max_bytes)))})"

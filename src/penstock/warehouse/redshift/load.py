@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from penstock.errors import ConfigurationError, LoadError, NotFoundError, PenstockError
-from penstock.model.units import HOUR
 from penstock.warehouse import Dataset, Manifest
 from penstock.warehouse.datasets import check_covers
 from penstock.warehouse.redshift import ledger
@@ -94,7 +93,7 @@ class Load:
         self.step("check")
         for stage, group in zip(stages, self.groups):
             counts = f"SELECT count(*), sum(CASE WHEN {_within(dataset)} THEN 1 ELSE 0 END) FROM {quoted(stage)}"
-            (row,) = connection.rows(counts, self._hour())
+            (row,) = connection.rows(counts, self._span())
             rows, inside = int(row[0]), int(row[1] or 0)
             if rows != group.rows:
                 raise LoadError(f"{self.what}: the files gave {rows} rows and the manifest has {group.rows}; nothing was loaded")
@@ -108,7 +107,7 @@ class Load:
         """Put the staged rows in the place of the hour's."""
         target = table(self.settings.schema, dataset.name)
         self.step("delete")
-        connection.execute(f"DELETE FROM {target} WHERE {_within(dataset)}", self._hour())
+        connection.execute(f"DELETE FROM {target} WHERE {_within(dataset)}", self._span())
         self.step("insert")
         for stage, group in zip(stages, self.groups):
             names = ", ".join(map(quoted, group.columns))
@@ -117,8 +116,8 @@ class Load:
                 raise LoadError(f"{self.what}: {inserted} rows were inserted of the {group.rows} that were staged; nothing was loaded")
             connection.execute(f"DROP TABLE {quoted(stage)}")
 
-    def _hour(self) -> list[object]:
-        return [ledger.timestamp(self.manifest.hour), ledger.timestamp(self.manifest.hour + HOUR)]
+    def _span(self) -> list[object]:
+        return [ledger.timestamp(self.manifest.hour), ledger.timestamp(self.manifest.hour + self.manifest.span)]
 
     def _refused(self, connection: Connection, problem: ServerError) -> Exception:
         """What to tell of a COPY that failed."""

@@ -111,7 +111,15 @@ class RedshiftWarehouse:
             check_covers(manifest, found)
         self.step("files")  # before the lock, which others wait for
         groups = checked(self.archive, dataset, manifest, paths, self.settings.verify, what)
-        load = Load(self.settings, self._manifests, manifest, groups, now, what, lambda name: self.step(name))
+        load = Load(
+            self.settings,
+            self._manifests,
+            manifest,
+            tuple(group for group in groups if group.rows),
+            now,
+            what,
+            lambda name: self.step(name),
+        )
         try:
             return self._tried(load.run, what)
         except ServerError as problem:
