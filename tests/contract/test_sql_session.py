@@ -26,6 +26,7 @@ from penstock.model import Decimal, Enum, Int, Schema, String, Timestamp
 from penstock.model.units import HOUR, instant, to_datetime
 from penstock.query.sql import CancelledError, SqlSession
 from penstock.query.sql.distant import DistantTable
+from penstock.query.sql.reading import Reading
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
 from penstock.table.memory import MemoryTable
@@ -292,7 +293,7 @@ def test_a_statement_is_cancelled_from_another_thread(local: Stores) -> None:
     timer = threading.Timer(0.3, running.cancel)
     timer.start()
     with pytest.raises(CancelledError):
-        with running.run("SELECT sum(sin(a.range) * cos(b.range)) FROM range(100000000) a, range(100000000) b") as reader:
+        with running.run("SELECT sum(sin(a.range) * cos(b.range)) FROM range(1000000) a, range(1000000) b") as reader:
             reader.read_all()
     timer.join()
     with running.run("SELECT 1 AS one") as reader:
@@ -327,6 +328,6 @@ def test_of_a_distant_warehouse_only_what_is_needed_is_fetched(local: Stores) ->
 
 @pytest.mark.parametrize("key", ["back\\slash", "tab\t"])
 def test_a_key_that_has_no_literal_is_filtered_here(local: Stores, key: str) -> None:
-    table = DistantTable(local.warehouse, DATASET, [key], 10)
+    table = DistantTable(local.warehouse, DATASET, Reading((key,), 10_000))
     assert "IN" not in table.statement(["site"], ds.field("site") == key)
     assert sum(batch.num_rows for batch in table.scan(["site"], (ds.field("site") == key) & (ds.field("log_offset") < 5))) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from penstock.model.units import duration_text
 from penstock.query.sql.archived import ArchivedTable
 from penstock.query.sql.distant import DistantTable
 from penstock.query.sql.pushdown import Scan
+from penstock.query.sql.reading import Reading
 from penstock.query.sql.rolled import RollupTable, tables_of
 from penstock.rollup.registry import Registry
 from penstock.warehouse.datasets import datasets_of
@@ -38,12 +39,10 @@ class Listed:
         return f"{self.schema}.{self.name}"
 
 
-def listed(
-    deployment: Deployment, constants: Iterable[int | str], most: int, noticed: Callable[[str], None], *, distant: bool
-) -> list[Listed]:
-    """The tables of roll-ups and of the archive, and with `distant` those of the warehouse; see the tables themselves for the other arguments."""
+def listed(deployment: Deployment, reading: Reading, *, distant: bool) -> list[Listed]:
+    """The tables of roll-ups and of the archive, and with `distant` those of the warehouse."""
     made: dict[str, Listed] = {}
-    for one in _all(deployment, tuple(constants), most, noticed, distant):
+    for one in _all(deployment, reading, distant):
         name = one.name
         while f"{one.schema}.{name}" in made:  # roll-up a by b beside roll-up a_b
             name += "_"
@@ -51,16 +50,14 @@ def listed(
     return list(made.values())
 
 
-def _all(
-    deployment: Deployment, constants: tuple[int | str, ...], most: int, noticed: Callable[[str], None], distant: bool
-) -> Iterator[Listed]:
+def _all(deployment: Deployment, reading: Reading, distant: bool) -> Iterator[Listed]:
     registry = Registry(deployment.table)
     for name in registry.names("rollup"):
         definition = registry.provider("rollup", name)
         rollup: Rollup = definition.rollup(name)
         plan = RollupPlan(rollup)
         for table_name, breakdown, width in tables_of(rollup):
-            of = RollupTable(deployment.table, plan, definition, breakdown, width, constants, most, noticed)
+            of = RollupTable(deployment.table, plan, definition, breakdown, width, reading)
             dimensions = " and ".join(rollup.by[breakdown].dimensions)
             what = f"{rollup.entity}{f' by {dimensions}' if dimensions else ''}, {duration_text(width)} windows, live"
             yield Listed("rollup", table_name, what, of.schema, of.scan)
@@ -70,5 +67,5 @@ def _all(
             archived = ArchivedTable(deployment.archive, dataset, definition.generation)
             yield Listed("archive", dataset.name, f"{kind} as archived, loaded or not", archived.schema, archived.scan)
             if distant:
-                fetched = DistantTable(deployment.warehouse, dataset, constants, most)
+                fetched = DistantTable(deployment.warehouse, dataset, reading)
                 yield Listed("warehouse", dataset.name, f"{kind} as loaded", fetched.schema, fetched.scan)

@@ -16,6 +16,7 @@ from penstock.kernels import RollupPlan, entity_prefix, row_key, split_column
 from penstock.model import Field, Granularity
 from penstock.query.merge import joined
 from penstock.query.plan import ALWAYS, cover
+from penstock.query.sql.reading import CancelledError, Reading
 from penstock.query.standing import Standing
 from penstock.rollup.fold import Folding, index_table
 from penstock.table import Table
@@ -29,20 +30,20 @@ _Row = tuple[bytes, int, bytes, dict[bytes, bytes]]  # what stands before the bu
 @dataclasses.dataclass(frozen=True)
 class CellRequest:
     """Cells of a breakdown. width: of the windows, microseconds. windows: their numbers. narrow: whether that is less than all there are.
-    entities: canonical values, None for all of them. most: cells that may be read."""
+    entities: canonical values, None for all of them."""
 
     breakdown: int
     width: int
     windows: range
     narrow: bool
     entities: Sequence[Any] | None
-    most: int
 
 
 class CellScan:
     """Reads what a request asks for, of one generation. standing: its shards, as they were before any cell was read."""
 
-    def __init__(self, table: Table, plan: RollupPlan, generation: str, standing: Standing, request: CellRequest) -> None:
+    def __init__(self, table: Table, plan: RollupPlan, generation: str, standing: Standing, request: CellRequest, reading: Reading) -> None:
+        self.reading = reading
         self.table, self.plan, self.generation, self.request = table, plan, bytes.fromhex(generation), request
         self.widths = plan.rollup.by[request.breakdown].widths
         self.level = self.widths.index(request.width)
@@ -118,8 +119,7 @@ class CellScan:
                     first = max(window * coarser, start) // self.widths[level] // span
                     last = (min((window + 1) * coarser, stop) // self.widths[level] - 1) // span
                     places.update((head, bucket, tail) for bucket in range(first, last + 1))
-                    if len(places) > self.request.most:
-                        self._refuse()
+                    self._check(len(places))
         ordered, found = iter(sorted(places)), self.plan.rollup.table(self.widths[level])
         while some := list(itertools.islice(ordered, CHUNK)):
             rows = self.table.rows(found, [head + bucket.to_bytes(4, "big") + tail for head, bucket, tail in some])
@@ -136,15 +136,18 @@ class CellScan:
 
     def _count(self, cells: int) -> None:
         self.cells_read += cells
-        if self.cells_read > self.request.most:
-            self._refuse()
+        self._check(self.cells_read)
 
-    def _refuse(self) -> None:
+    def _check(self, count: int) -> None:
+        if self.reading.stopped():
+            raise CancelledError("the statement was cancelled")
+        if count <= self.reading.most:
+            return
         rollup = self.plan.rollup
         raise QueryError(
-            f"roll-up {rollup.name}: the statement reads more than {self.request.most:,} cells",
+            f"roll-up {rollup.name}: the statement reads more than {self.reading.most:,} cells",
             hint=f"compare {rollup.entity} with values, or time with instants, in the WHERE of its table; or take a coarser granularity; "
-            "--max-cells allows more",
+            "--max-read allows more",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from penstock.query.measures import Output, outputs, units
 from penstock.query.request import TIME
 from penstock.query.sql.cells import CellRequest, CellScan
 from penstock.query.sql.pushdown import Filter, columns_for, filtered, time_range, values_of
+from penstock.query.sql.reading import Reading
 from penstock.query.standing import Standing
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
@@ -34,24 +35,11 @@ class RollupTable:
 
     Columns: the entity, the dimensions, `time` (where the window starts, UTC), the measures; uniques as whole numbers that are estimates. Windows
     without a record have no row; those that are older than the granularity is kept, counted from the newest event time, are hidden.
-
-    constants: what the statement compares with, for which entities to look. most: how many cells a scan may read. noticed: is told what a reader
-    should know of the rows.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        plan: RollupPlan,
-        definition: BoltDefinition,
-        breakdown: int,
-        width: int,
-        constants: Iterable[int | str],
-        most: int,
-        noticed: Callable[[str], None],
-    ) -> None:
+    def __init__(self, table: Table, plan: RollupPlan, definition: BoltDefinition, breakdown: int, width: int, reading: Reading) -> None:
         self.table, self.plan, self.definition, self.breakdown, self.width = table, plan, definition, breakdown, width
-        self.constants, self.most, self.noticed = tuple(constants), most, noticed
+        self.reading = reading
         rollup = plan.rollup
         self.keys = {key: rollup.schema.columns[key] for key in (rollup.entity, *rollup.by[breakdown].dimensions)}
         self.outputs = {one.name: one for one in outputs(plan, None)}
@@ -71,16 +59,16 @@ class RollupTable:
         standing = Standing(Registry(self.table).shards(self.definition.bolt, self.definition.generation))
         windows = self._windows(standing)
         if not windows:
-            self.noticed(f"roll-up {self.plan.rollup.name}: no event has been counted yet")
+            self.reading.noticed(f"roll-up {self.plan.rollup.name}: no event has been counted yet")
             return
         wanted = time_range(self.schema, filter, self.time, windows, self.width)
-        request = CellRequest(self.breakdown, self.width, wanted, wanted != windows, self._entities(filter), self.most)
+        request = CellRequest(self.breakdown, self.width, wanted, wanted != windows, self._entities(filter))
         behind = standing.furthest_behind
         if behind is not None:
-            self.noticed(f"roll-up {self.plan.rollup.name}: as of {iso(behind[1].done.watermark)}")
+            self.reading.noticed(f"roll-up {self.plan.rollup.name}: as of {iso(behind[1].done.watermark)}")
         schema = columns_for(self.schema, columns, filter)
         if wanted:
-            groups = CellScan(self.table, self.plan, self.definition.generation, standing, request).groups()
+            groups = CellScan(self.table, self.plan, self.definition.generation, standing, request, self.reading).groups()
             yield from filtered(schema, self._batches(groups, schema), columns, filter)
 
     def _windows(self, standing: Standing) -> range:
@@ -93,11 +81,7 @@ class RollupTable:
     def _entities(self, filter: Filter) -> list[Any] | None:
         """The entities that a filter asks for; None where it does not name them."""
         entity = self.plan.rollup.entity
-        kind = {"int": int, "string": str, "enum": str}.get(self.keys[entity].kind)
-        if kind is None:
-            return None
-        candidates = {one for one in self.constants if type(one) is kind and (kind is str or -(2**63) <= one < 2**63)}  # type: ignore[operator]
-        return values_of(self.schema, filter, entity, candidates)
+        return values_of(self.schema, filter, entity, self.reading.candidates(self.keys[entity].kind))
 
     def _batches(self, groups: Iterable[tuple[Any, list[bytes]]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         chosen = [(name, self.outputs[name]) for name in schema.names if name in self.outputs and name not in self.keys]
@@ -115,7 +99,7 @@ class RollupTable:
                 rows = []
         yield self._batch(rows, chosen, schema)
         for name in sorted(cut):
-            self.noticed(
+            self.reading.noticed(
                 f"roll-up {self.plan.rollup.name}: values of {name} did not fit 64 bits, and are cut to the largest or smallest that does"
             )
 

@@ -17,19 +17,15 @@ from penstock.errors import QueryError
 from penstock.query.sql import statements
 from penstock.query.sql.catalog import Listed, listed
 from penstock.query.sql.pushdown import TableDataset
+from penstock.query.sql.reading import MAX_READ, CancelledError, Reading
 from penstock.warehouse.duckdb import DuckDbWarehouse
 
 if TYPE_CHECKING:
     from penstock.deployment import Deployment
 
-MAX_READ = 2_000_000
 BATCH = 8192  # rows of a result that are handed over at a time
 _MISSING = re.compile(r"Table with name (\S+) does not exist")
 _GUESS = re.compile(r"\n(?:Did you mean|Candidate tables).*")
-
-
-class CancelledError(QueryError):
-    """A statement that was cancelled."""
 
 
 class SqlSession:
@@ -51,7 +47,7 @@ class SqlSession:
 
     def tables(self) -> list[Listed]:
         """The tables of roll-ups, of the archive, and of a warehouse that is a server."""
-        return listed(self.deployment, (), self.max_read, self._noticed, distant=self._distant)
+        return listed(self.deployment, Reading(), distant=self._distant)
 
     @property
     def _distant(self) -> bool:
@@ -63,6 +59,7 @@ class SqlSession:
 
         Raises QueryError for what cannot run, with near names; CancelledError after `cancel`; what the stores raise.
         """
+        self._cancelled = False
         failures: list[BaseException] = []
         said: set[str] = set()
 
@@ -75,15 +72,20 @@ class SqlSession:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-sql-"))  # where large sorts go
             connection = duckdb.connect(":memory:")
-            stack.callback(self._forget, connection)
+            stack.callback(connection.close)
             try:
                 statements.check_reads(connection, statement)
-                tables = listed(self.deployment, statements.constants(statement), self.max_read, noticed, distant=self._distant)
+                constants = tuple(dict.fromkeys(statements.constants(statement)))
+                reading = Reading(constants, self.max_read, noticed, lambda: self._cancelled)
+                tables = listed(self.deployment, reading, distant=self._distant)
                 named = statements.tables(connection, statement)
                 if not self._distant and (named is None or any(parts[:1] not in (["archive"], ["rollup"]) for parts in named)):
                     stack.enter_context(self.deployment.warehouse.attached(connection, "warehouse"))  # type: ignore[attr-defined]
                 _prepare(connection, tables, failures.append, folder)
                 self._remember(connection)
+                stack.callback(self._remember, None)  # before anything closes it
+                if self._cancelled:
+                    raise CancelledError("the statement was cancelled")
                 relation = connection.sql(statement)
                 yield getattr(relation, "to_arrow_reader", relation.fetch_record_batch)(BATCH)
             except (duckdb.Error, pa.ArrowException) as problem:
@@ -98,12 +100,7 @@ class SqlSession:
 
     def _remember(self, connection: Any) -> None:
         with self._lock:
-            self._connection, self._cancelled = connection, False
-
-    def _forget(self, connection: Any) -> None:
-        with self._lock:
-            self._connection = None
-        connection.close()
+            self._connection = connection
 
     def _explained(self, problem: Exception, failures: list[BaseException], tables: list[Listed]) -> BaseException:
         """The error that a user should see for one of the engine."""
