@@ -123,3 +123,23 @@ def test_one_statement_that_reads_is_let_through_without_what_follows_it(sql: st
 def test_several_statements_none_and_those_that_write_are_refused(sql: str, message: str) -> None:
     with pytest.raises(QueryError, match=message):
         check_reading(sql)
+
+
+def test_check_prints_the_tables_of_an_export_for_both_warehouses() -> None:
+    import json
+
+    import duckdb
+    from click.testing import CliRunner
+
+    from penstock.cli import cli
+
+    shown = CliRunner().invoke(cli, ["check", "advertiser_analytics", "--ddl"])
+    assert shown.exit_code == 0, shown.output
+    mine, theirs = shown.output.split("-- redshift\n")
+    with duckdb.connect() as connection:
+        connection.execute(mine)  # as it stands
+        made = {name for (name,) in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+    assert {"ads", "ads_late", "ads_rejects", "rollup_by_advertiser_country_1h", "rollup_by_advertiser_1d"} <= made
+    assert theirs.count("CREATE TABLE") == len(made) and theirs.count("SORTKEY") == len(made)
+    data = json.loads(CliRunner().invoke(cli, ["check", "advertiser_analytics", "--ddl", "--json"]).output)
+    assert set(data) == {"duckdb", "redshift"} and set(data["duckdb"]) == set(data["redshift"]) == made

@@ -130,11 +130,14 @@ def ddl_of(topology: type[Topology], on: str) -> dict[str, dict[str, str]]:
     from penstock.errors import NotFoundError
     from penstock.warehouse import duckdb
     from penstock.warehouse.redshift import ddl
+    from penstock.warehouse.rollups import tables_of
 
     found = [one for definition in topology.definitions.values() if definition.kind == "archive" for one in datasets(definition)]
+    found += [one.dataset for rollup in rollups_of(topology) for one in tables_of(rollup)]
     if not found:
         raise NotFoundError(
-            f"{topology.__name__} archives nothing, so nothing is exported", hint="give it a bolt: archive = ArchiveBolt.spec(detail)"
+            f"{topology.__name__} archives nothing and keeps nothing by the hour, so nothing is exported",
+            hint="give it a bolt: archive = ArchiveBolt.spec(detail)",
         )
     with open_deployment(on, must_exist=False) as deployment:
         schema = deployment.settings.get("redshift", {}).get("schema", "public")
