@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard src/penstock/kernels/*.pyx src/penstock/kernels/*.pxd) setup.py pyproject.toml
 
-.PHONY: help run test test-embedded test-servers tools test-fast bench bench-servers lint clean
+.PHONY: help run test test-embedded test-servers tools postgres test-fast bench bench-servers lint clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -27,7 +27,7 @@ run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, recon
 
 test: tools test-embedded test-servers ## every test; starts the servers that it needs, on free ports
 
-test-embedded: $(VENV)/.made-test ## all tests that need neither Kafka nor HBase nor Storm
+test-embedded: postgres $(VENV)/.made-test ## all tests that need neither Kafka nor HBase nor Storm
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
@@ -37,10 +37,14 @@ test-servers: tools $(VENV)/.made-test ## those that do
 	trap '$(BIN)/penstock stack down --wipe' EXIT; \
 	$(BIN)/penstock stack up && $(BIN)/python -m pytest -m servers --durations=15
 
-tools: ## what of the system the tests need, asked for by name where it is missing
-	@command -v java >/dev/null || [ -n "$$JAVA_HOME" ] && command -v mvn >/dev/null && ls $$(command -v initdb) /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
-	echo "The tests run real servers: Java 17, Maven, PostgreSQL. Debian: apt-get install openjdk-17-jdk-headless maven postgresql"; \
-	echo "make test-embedded needs PostgreSQL alone."; exit 1; }
+tools: postgres ## what of the system the tests need, asked for by name where it is missing
+	@{ command -v java || [ -n "$$JAVA_HOME" ]; } >/dev/null && command -v mvn >/dev/null || { \
+	echo "The tests run real servers: Java 17 and Maven. Debian: apt-get install openjdk-17-jdk-headless maven"; \
+	echo "make test-embedded runs those that need neither Kafka nor HBase nor Storm."; exit 1; }
+
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	echo "PostgreSQL is missing: the tests of the Redshift warehouse run on it. Debian: apt-get install postgresql"; exit 1; }
 
 test-fast: $(VENV)/.made-test ## unit and contract tests alone
 	$(BIN)/python -m pytest -n 2 -m "not servers" tests/unit tests/contract

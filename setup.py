@@ -44,8 +44,10 @@ setup(
     package_dir={"": "src", **{f"penstock.{name}": name for name in TOP}},
     package_data={
         "penstock.kernels": ["*.pxd", "*.pyi"],
+        "penstock.reports": ["*.sql"],
         "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"],
         "penstock.stack": ["artifacts/*"],
+        "penstock.stack.redshift": ["catalog.sql"],
         "penstock.storm": ["serializer.jar", "pom.xml", "pom.sha256"],
         "penstock.table.hbase": ["hbase.thrift"],
     },

@@ -22,10 +22,19 @@ STATE_FOLDER = ".penstock-stack"  # and where it does, unless $PENSTOCK_STACK sa
 SERVERS = {
     "kafka": "the log: bootstrap, replication, and kafka-python's security settings",
     "hbase": "the table: host, port, thrift2_port, prefix, regions, timeout, connections",
+    "s3": "the archive: bucket, prefix, endpoint, region, addressing, encryption, kms_key, and credentials by reference",
+    "redshift": "the warehouse: host, port, database, user, password by reference, schema, iam_role; or iam, cluster_identifier or workgroup",
     "storm": "the cluster: nimbus, workers, parallelism, python, worker_heap, options",
     "metrics": "Prometheus: port",
 }
-NEEDED = {"kafka": ("bootstrap",), "hbase": ("host", "port"), "storm": ("nimbus",), "metrics": ("port",)}
+NEEDED = {
+    "kafka": ("bootstrap",),
+    "hbase": ("host", "port"),
+    "s3": ("bucket",),
+    "redshift": ("database", "iam_role"),
+    "storm": ("nimbus",),
+    "metrics": ("port",),
+}
 KEYS = {"local", "partitions", "topics", *SERVERS}
 
 
@@ -85,6 +94,8 @@ def mistake(settings: dict[str, Any]) -> str | None:
         missing = [key for key in NEEDED[name] if key not in table]
         if missing:
             return f"{name} says no {missing[0]} ({SERVERS[name]})"
+    if "redshift" in settings and "s3" not in settings:
+        return "a redshift table and no s3 table: Redshift loads from S3, so the archive has to be there"
     if not isinstance(partitions, int) or isinstance(partitions, bool) or partitions < 1:
         return f"partitions = {partitions!r} is not a number of partitions"
     if not isinstance(topics, dict) or not all(isinstance(topic, str) for topic in topics.values()):

@@ -14,6 +14,14 @@ A store with a table of its own is the real one, and the rest lives below `local
     [production.hbase]
     host = "hbase-thrift"
     port = 9090
+    [production.s3]
+    bucket = "analytics-detail"
+    [production.redshift]
+    host = "analytics.abc123.eu-west-1.redshift.amazonaws.com"
+    database = "analytics"
+    user = "penstock"
+    password = {env = "REDSHIFT_PASSWORD"}
+    iam_role = "arn:aws:iam::123456789012:role/penstock-copy"
 """
 
 from __future__ import annotations
@@ -79,7 +87,7 @@ class Deployment:
 
     def exists(self) -> bool:
         """Whether anything was ever written here, as far as can be told without asking a server."""
-        return "kafka" in self.settings or "hbase" in self.settings or (self.directory is not None and self.directory.is_dir())
+        return any(name in self.settings for name in ("kafka", "hbase", "s3")) or (self.directory is not None and self.directory.is_dir())
 
     def _folder(self, name: str) -> Path:
         if self.directory is None:
@@ -124,6 +132,10 @@ class Deployment:
     @functools.cached_property
     def archive(self) -> Archive:
         """Detail files."""
+        if "s3" in self.settings:
+            from penstock.archive.s3 import S3Archive
+
+            return self._keep(S3Archive(self.settings["s3"]))  # type: ignore[no-any-return]
         from penstock.archive.directory import DirectoryArchive
 
         return self._keep(DirectoryArchive(self._folder("archive")))  # type: ignore[no-any-return]
@@ -131,6 +143,10 @@ class Deployment:
     @functools.cached_property
     def warehouse(self) -> Warehouse:
         """SQL."""
+        if "redshift" in self.settings:
+            from penstock.warehouse.redshift import RedshiftWarehouse
+
+            return self._keep(RedshiftWarehouse(self.settings["redshift"], self.archive))  # type: ignore[no-any-return]
         from penstock.warehouse.duckdb import DuckDbWarehouse
 
         return self._keep(DuckDbWarehouse(self._folder("warehouse") / "warehouse.duckdb"))  # type: ignore[no-any-return]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import os
 import random
@@ -14,9 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.exceptions
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from archives import SHARD, STORES, H, archived, entry, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,50 +26,16 @@ from penstock.archive import Archive, Entry
 from penstock.archive.directory import DirectoryArchive
 from penstock.archive.memory import MemoryArchive, visible
 from penstock.archive.merge import merge_hour
+from penstock.archive.s3 import S3Archive
 from penstock.errors import ConfigurationError, CorruptionError, InternalError, NotFoundError
-from penstock.model.units import HOUR, instant
-
-H = instant("2015-05-17T10")
-SHARD = "0123456789abcdef-ads-00112233445566778899aabbccddeeff-0"
-EMBEDDED: dict[str, Callable[[Path], Any]] = {
-    "directory": lambda directory: DirectoryArchive(directory / "archive"),
-    "memory": lambda directory: MemoryArchive(),
-}
+from penstock.model.units import HOUR
 
 
-@pytest.fixture(params=list(EMBEDDED))
-def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+@pytest.fixture(params=list(STORES))
+def archive(request: pytest.FixtureRequest) -> Iterator[Archive]:
     """An empty archive."""
-    store = EMBEDDED[request.param](tmp_path)
-    yield store
-    store.close()
-
-
-def entry(
-    first: int,
-    end: int,
-    *,
-    dataset: str = "ads",
-    hour: int = H,
-    shard: str = SHARD,
-    path: str = "",
-    rows: int = 1,
-    size: int = 10,
-    sha256: str = "",
-) -> Entry:
-    """An entry; of a file that is not there unless a test writes it."""
-    return Entry(dataset, hour, path or f"{dataset}/{shard[-20:]}-{first}-{end}", shard, first, end, rows, size, sha256)
-
-
-def archived(archive: Archive, first: int, end: int, values: list[int], *, names: tuple[str, ...] = ("n",), shard: str = SHARD) -> Entry:
-    """A Parquet file of some values, written and indexed."""
-    sink = io.BytesIO()
-    pq.write_table(pa.table({name: pa.array(values, pa.int64()) for name in names}), sink, compression="zstd")
-    data = sink.getvalue()
-    made = entry(first, end, shard=shard, rows=len(values), size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    archive.write(made.path, data)
-    archive.add([made])
-    return made
+    with opened(request) as store:
+        yield store
 
 
 def values_of(archive: Archive) -> list[int]:
@@ -77,18 +45,53 @@ def values_of(archive: Archive) -> list[int]:
     ]
 
 
-def test_a_file_is_read_back_and_found_at_its_location(archive: Archive) -> None:
-    data = os.urandom(100_000)
-    archive.write("ads/hour=2015-05-17T10/a.parquet", data)
-    archive.write("ads/hour=2015-05-17T10/a.parquet", data)
-    assert archive.read("ads/hour=2015-05-17T10/a.parquet") == data
-    assert Path(archive.location("ads/hour=2015-05-17T10/a.parquet")).read_bytes() == data
+def at(archive: Archive, path: str) -> bytes:
+    """What another program finds at a file's location. Raises an error where it finds nothing."""
+    location = archive.location(path)
+    if not location.startswith("s3://"):
+        return Path(location).read_bytes()
+    assert isinstance(archive, S3Archive)
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    client = boto3.client("s3", "us-east-1", endpoint_url=archive.settings.endpoint, aws_access_key_id="a", aws_secret_access_key="b")
+    try:
+        return bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
+    finally:
+        client.close()
 
 
-def test_a_file_that_is_not_there_is_an_error_that_names_it(archive: Archive) -> None:
-    with pytest.raises(NotFoundError, match="ads/none"):
-        archive.read("ads/none")
-    assert not Path(archive.location("ads/none")).exists()
+@pytest.mark.parametrize("size", [0, 1, 100_000, 40_000_000], ids=str)
+def test_a_file_is_read_back_and_found_at_its_location(archive: Archive, size: int) -> None:
+    path, data = "ads/hour=2015-05-17T10/a.parquet", random.Random(size).randbytes(size)
+    archive.filesystem()  # before the file, too
+    archive.write(path, data)
+    archive.write(path, data)
+    assert archive.read(path) == data
+    assert at(archive, path) == data
+    with archive.filesystem().open_input_file(path) as file:
+        assert file.size() == size and file.read_at(100, size // 2) == data[size // 2 : size // 2 + 100]
+        file.seek(0)
+        assert file.read() == data
+
+
+@pytest.mark.parametrize("size", [0, 100_000, 40_000_000], ids=str)
+def test_a_file_goes_in_and_comes_out_without_being_held_in_memory(archive: Archive, tmp_path: Path, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "from").write_bytes(data)
+    (tmp_path / "to").write_bytes(b"of another time, and longer than nothing")
+    archive.upload("ads/a", tmp_path / "from")
+    archive.download("ads/a", tmp_path / "to")
+    assert archive.read("ads/a") == (tmp_path / "to").read_bytes() == data
+
+
+def test_a_file_that_is_not_there_is_an_error_that_names_it(archive: Archive, tmp_path: Path) -> None:
+    archive.write("ads/other", b"x")
+    for call in (archive.read, lambda path: archive.download(path, tmp_path / "to"), lambda path: archive.read("ads")):
+        with pytest.raises(NotFoundError, match="ads"):
+            call("ads/none")
+    with pytest.raises((OSError, botocore.exceptions.ClientError)):
+        at(archive, "ads/none")
+    with pytest.raises(OSError):
+        archive.filesystem().open_input_file("ads/none")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +264,7 @@ def test_a_merge_that_stops_at_any_step_changes_nothing_that_a_reader_sees(
     for n in range(3):
         archived(archive, n, n + 1, [n])
     made: list[str] = []
-    for name in ("write", "add"):
+    for name in ("upload", "add"):
         real = getattr(archive, name)
 
         def stopping(*arguments: Any, real: Callable[..., None] = real, name: str = name) -> None:
@@ -276,7 +279,7 @@ def test_a_merge_that_stops_at_any_step_changes_nothing_that_a_reader_sees(
             merge_hour(archive, "ads", H, target_bytes=1 << 20)
     else:
         merge_hour(archive, "ads", H, target_bytes=1 << 20)
-    assert made == ["write", "add"][:calls]
+    assert made == ["upload", "add"][:calls]
     assert values_of(archive) == [0, 1, 2]
     monkeypatch.undo()
     merge_hour(archive, "ads", H, target_bytes=1 << 20)

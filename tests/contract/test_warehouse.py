@@ -6,10 +6,8 @@ import dataclasses
 import datetime as dt
 import decimal
 import functools
-import hashlib
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,90 +18,36 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from warehouse_worlds import ADS, H, Files, World, offsets, rows_of
 
-from penstock.archive import Entry
 from penstock.errors import ConfigurationError, CorruptionError, LoadError, NotFoundError, QueryError, UnavailableError
-from penstock.model import Decimal, Enum, Int, Schema, String, Timestamp
-from penstock.model.units import HOUR, instant
+from penstock.model.units import HOUR
 from penstock.warehouse import Column, Dataset, Manifest, Warehouse
-from penstock.warehouse.datasets import arrow_schema, dataset_of
-from penstock.warehouse.duckdb import STEPS, DuckDbWarehouse
-
-H = instant("2015-05-17T10")
-SCHEMA = Schema(
-    "ads",
-    time="ts",
-    key="advertiser",
-    fields={
-        "ts": Timestamp("ms"),
-        "advertiser": Int(),
-        "hour": String(nullable=True),
-        "type": Enum("click", "save"),
-        "cost": Decimal(6, nullable=True),
-    },
-)
-ADS = dataset_of(SCHEMA)
-EMBEDDED: dict[str, Callable[[Path], Any]] = {"duckdb": lambda directory: DuckDbWarehouse(directory / "store" / "w.duckdb")}
+from penstock.warehouse.datasets import arrow_schema
+from penstock.warehouse.duckdb import DuckDbWarehouse
 
 
-@pytest.fixture(params=list(EMBEDDED))
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Warehouse]:
+@pytest.fixture(params=["duckdb", "redshift"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """A warehouse that is empty, and an archive. Redshift's side is the stand-in, with an S3 of the tests' own."""
+    if request.param == "duckdb":
+        return World("duckdb", tmp_path)
+    return World("redshift", (request.getfixturevalue("s3"), request.getfixturevalue("redshift")))
+
+
+@pytest.fixture
+def warehouse(world: World) -> Iterator[Warehouse]:
     """A warehouse with the table of ADS."""
-    store = EMBEDDED[request.param](tmp_path)
+    store = world.open()
     store.prepare(ADS)
     yield store
     store.close()
 
 
-def rows_of(first: int, end: int, *, hour: int = H) -> pa.Table:
-    """A row an offset, of the dataset's columns."""
-    count = end - first
-    offsets = pa.array(range(first, end), pa.int64())
-    columns: dict[str, pa.Array] = {
-        "ts": pa.array([hour + (n * 1000) % HOUR for n in range(count)], pa.timestamp("us")),
-        "advertiser": offsets,
-        "hour": pa.array([f"h'{n}" if n % 3 else None for n in range(count)]),
-        "type": pa.array(["click" if n % 2 else "save" for n in range(count)])
-        .dictionary_encode()
-        .cast(pa.dictionary(pa.int16(), pa.string())),
-        "cost": pa.array([decimal.Decimal(n) / 8 for n in range(count)], pa.decimal128(18, 6)),
-        "partition_id": pa.array([0] * count, pa.int64()),
-        "log_offset": offsets,
-        "log_time": pa.array([hour] * count, pa.timestamp("us")),
-    }
-    return pa.table([columns[name] for name in arrow_schema(ADS).names], schema=arrow_schema(ADS))
-
-
-class Files:
-    """Parquet files in a directory whose name has all that DuckDB's patterns and SQL's strings could trip over."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / "it's [a] *dir?" / "hour=2015-05-17T10"
-        self.directory.mkdir(parents=True)
-
-    def file(self, first: int, end: int, table: pa.Table | None = None, *, shard: str = "g-ads-i-0", hour: int = H) -> tuple[Entry, str]:
-        """A file and its entry. `table` in place of the usual rows."""
-        table = rows_of(first, end, hour=hour) if table is None else table
-        path = self.directory / f"{shard}-{first}-{end}-{hour}-{table.num_rows}.parquet"
-        pq.write_table(table, path, compression="zstd")
-        data = path.read_bytes()
-        return Entry("ads", hour, path.name, shard, first, end, table.num_rows, len(data), hashlib.sha256(data).hexdigest()), str(path)
-
-    def manifest(self, *files: tuple[Entry, str]) -> tuple[Manifest, list[str]]:
-        """The manifest of some files, and their paths."""
-        return Manifest("ads", files[0][0].hour, tuple(entry for entry, _ in files)), [path for _, path in files]
-
-
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
-
-
-def offsets(warehouse: Warehouse) -> list[int]:
-    """The offsets of all rows, sorted: each record's identity."""
-    return warehouse.query("SELECT log_offset FROM ads ORDER BY log_offset").column(0).to_pylist()  # type: ignore[no-any-return]
+def files(world: World) -> Files:
+    return Files(world.archive())
 
 
 def test_an_hour_is_loaded_once_with_every_value_as_it_was(warehouse: Warehouse, files: Files) -> None:
@@ -171,7 +115,7 @@ def test_a_manifest_without_all_offsets_that_were_loaded_is_refused(
 
 def test_a_missing_file_fails_the_load_naming_it_and_loads_nothing(warehouse: Warehouse, files: Files) -> None:
     one, two = files.file(0, 5), files.file(5, 9)
-    os.remove(two[1])
+    files.archive.remove([two[0].path])
     with pytest.raises(LoadError, match="g-ads-i-0-5-9.*is not there"):
         warehouse.load(*files.manifest(one, two), 1)
     assert offsets(warehouse) == [] and warehouse.ledger("ads") == []
@@ -183,17 +127,15 @@ def test_a_corrupt_file_fails_the_load_naming_it_and_keeps_what_was_loaded(
 ) -> None:
     one, two = files.file(0, 5), files.file(5, 9)
     warehouse.load(*files.manifest(one), 1)
-    Path(two[1]).write_bytes(damage(Path(two[1]).read_bytes()))
+    files.damage(two, damage(files.archive.read(two[0].path)))
     with pytest.raises(LoadError, match="g-ads-i-0-5-9.*SHA-256"):
         warehouse.load(*files.manifest(one, two), 2)
     assert offsets(warehouse) == list(range(5)) and warehouse.ledger("ads")[0].loaded_at == 1
 
 
 def test_a_file_that_was_never_parquet_fails_the_load_naming_it(warehouse: Warehouse, files: Files) -> None:
-    path = files.directory / "text.parquet"
-    path.write_bytes(b"not parquet")
     with pytest.raises(LoadError, match="text.parquet cannot be read"):
-        warehouse.load(*files.manifest((Entry("ads", H, "x", "s", 0, 1, 1, 11, hashlib.sha256(b"not parquet").hexdigest()), str(path))), 1)
+        warehouse.load(*files.manifest(files.store("text", b"not parquet", "s", 0, 1, 1)), 1)
 
 
 def test_a_file_with_another_number_of_rows_than_its_entry_fails_the_load(warehouse: Warehouse, files: Files) -> None:
@@ -269,10 +211,10 @@ def test_columns_added_to_the_schema_are_null_in_older_rows_and_files(warehouse:
 def test_a_change_that_would_lose_data_is_refused(
     warehouse: Warehouse, change: Callable[[tuple[Column, ...]], list[Column]], problem: str
 ) -> None:
-    before = warehouse.query("DESCRIBE ads").to_pylist()
+    before = warehouse.query("SELECT * FROM ads").schema
     with pytest.raises(ConfigurationError, match=problem):
         warehouse.prepare(dataclasses.replace(ADS, columns=tuple(change(ADS.columns))))
-    assert warehouse.query("DESCRIBE ads").to_pylist() == before
+    assert warehouse.query("SELECT * FROM ads").schema == before
 
 
 def test_the_event_time_may_not_become_another_column(warehouse: Warehouse) -> None:
@@ -294,7 +236,7 @@ def test_an_enum_may_become_a_string(warehouse: Warehouse) -> None:
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("SELEC 1", "syntax error"),
+        ("SELEC 1", "SELEC"),
         ("SELECT * FROM nowhere", "nowhere"),
         ("SELECT 1; SELECT 2", "2 statements"),
         ("", "0 statements"),
@@ -312,16 +254,14 @@ def test_a_query_answers_as_arrow_and_sees_no_variable_of_ours(warehouse: Wareho
         warehouse.query("SELECT * FROM sql")
 
 
-def test_two_loaders_at_once_load_an_hour_once(files: Files, tmp_path: Path) -> None:
-    store = DuckDbWarehouse(tmp_path / "w.duckdb")
-    store.prepare(ADS)
+def test_two_loaders_at_once_load_an_hour_once(world: World, warehouse: Warehouse, files: Files) -> None:
     manifest, paths = files.manifest(files.file(0, 50))
     context = multiprocessing.get_context("spawn")
     answers: Any = context.Queue()
-    loaders = [context.Process(target=_load, args=(str(store.path), manifest, paths, answers)) for _ in range(2)]
+    loaders = [context.Process(target=_load, args=(world, manifest, paths, answers)) for _ in range(2)]
     for loader in loaders:
         loader.start()
-    threads = [threading.Thread(target=lambda: answers.put(DuckDbWarehouse(store.path).load(manifest, paths, 1))) for _ in range(2)]
+    threads = [threading.Thread(target=_load, args=(world, manifest, paths, answers)) for _ in range(2)]
     for thread in threads:
         thread.start()
     found = sorted(answers.get(timeout=60) for _ in range(4))
@@ -330,42 +270,21 @@ def test_two_loaders_at_once_load_an_hour_once(files: Files, tmp_path: Path) -> 
     for thread in threads:
         thread.join(60)
     assert found == ["loaded", "unchanged", "unchanged", "unchanged"]
-    assert offsets(store) == list(range(50))
+    assert offsets(warehouse) == list(range(50))
 
 
-def _load(path: str, manifest: Manifest, paths: list[str], answers: Any) -> None:
-    answers.put(DuckDbWarehouse(path).load(manifest, paths, 1))
+def _load(world: World, manifest: Manifest, paths: list[str], answers: Any) -> None:
+    answers.put(world.open().load(manifest, paths, 1))
 
 
-class Dying(DuckDbWarehouse):
-    """A warehouse whose process is killed at a step of a load, as by a power cut."""
-
-    dies_at = ""
-
-    def step(self, name: str) -> None:
-        if name == self.dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _load_and_die(path: str, step: str, manifest: Manifest, paths: list[str]) -> None:
-    store = Dying(path)
-    store.dies_at = step
+def _load_and_die(world: World, step: str, manifest: Manifest, paths: list[str]) -> None:
+    """Load in a process that is killed at a step of the load, as by a power cut."""
+    store = world.open()
+    store.step = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == step else None
     store.load(manifest, paths, 2)
 
 
-@pytest.fixture(scope="module")
-def loaded_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
-    """A warehouse file with an hour loaded, the load that did it, and a later one of the same hour."""
-    directory = tmp_path_factory.mktemp("killed")
-    made = Files(directory)
-    store = DuckDbWarehouse(directory / "w.duckdb")
-    store.prepare(ADS)
-    first, late = made.file(0, 1000), made.file(1000, 1500)
-    store.load(*made.manifest(first), 1)
-    return store.path, made.manifest(first), made.manifest(first, late)
-
-
-def _run_all(jobs: list[tuple[str, str, Manifest, list[str]]]) -> list[int | None]:
+def _run_all(jobs: list[tuple[World, str, Manifest, list[str]]]) -> list[int | None]:
     """Run loads that die, each in a process of its own, two at a time. Their exit codes."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_load_and_die, args=job) for job in jobs]
@@ -380,39 +299,47 @@ def _run_all(jobs: list[tuple[str, str, Manifest, list[str]]]) -> list[int | Non
 
 
 def test_a_loader_killed_at_any_step_leaves_the_hour_old_or_new_and_the_next_load_completes_it(
-    loaded_once: tuple[Path, Any, Any], tmp_path: Path
+    world: World, warehouse: Warehouse, files: Files
 ) -> None:
-    source, _, (manifest, paths) = loaded_once
-    copies = {step: tmp_path / f"{step}.duckdb" for step in STEPS}
-    for copy in copies.values():
-        shutil.copy(source, copy)
-    assert _run_all([(str(copy), step, manifest, paths) for step, copy in copies.items()]) == [-signal.SIGKILL] * len(STEPS)
-    for step, copy in copies.items():
-        store = DuckDbWarehouse(copy)
-        committed = step == "committed"
-        assert offsets(store) == list(range(1500 if committed else 1000)), step
-        assert [row.rows for row in store.ledger("ads")] == [1500 if committed else 1000], step
-        assert store.load(manifest, paths, 3) == ("unchanged" if committed else "loaded"), step
-        assert offsets(store) == list(range(1500)), step
-        assert [(row.rows, row.manifest_hash) for row in store.ledger("ads")] == [(1500, manifest.hash)], step
+    """Every step has an hour of its own; all of them are loaded once, and then again with a late file by a process that dies."""
+    hours = {step: H + HOUR * at for at, step in enumerate(world.steps)}
+    jobs = []
+    for step, hour in hours.items():
+        first, late = files.file(0, 1000, hour=hour), files.file(1000, 1500, hour=hour)
+        assert warehouse.load(*files.manifest(first), 1) == "loaded"
+        jobs.append((world, step, *files.manifest(first, late)))
+    assert _run_all(jobs) == [-signal.SIGKILL] * len(jobs)
+    assert [(row.hour, row.rows) for row in warehouse.ledger("ads")] == [
+        (hour, 1500 if step == "committed" else 1000) for step, hour in hours.items()
+    ]
+    assert offsets(warehouse) == sorted(n for row in warehouse.ledger("ads") for n in range(row.rows))
+    for _, step, manifest, paths in jobs:
+        assert warehouse.load(manifest, paths, 3) == ("unchanged" if step == "committed" else "loaded"), step
+    assert [(row.rows, row.manifest_hash) for row in warehouse.ledger("ads")] == [(1500, job[2].hash) for job in jobs]
+    assert offsets(warehouse) == sorted([*range(1500)] * len(jobs))
+    assert world.left_over() == []
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step != "committed"])
-def test_a_load_that_fails_at_any_step_keeps_what_was_loaded(loaded_once: tuple[Path, Any, Any], tmp_path: Path, step: str) -> None:
-    source, (before, _), (manifest, paths) = loaded_once
-    shutil.copy(source, tmp_path / "w")
-    store = DuckDbWarehouse(tmp_path / "w")
+def test_a_load_that_fails_at_any_step_keeps_what_was_loaded(world: World, warehouse: Any, files: Files) -> None:
+    first, late = files.file(0, 10), files.file(10, 15)
+    warehouse.load(*files.manifest(first), 1)
+    for step in world.steps:
+        if step == "committed":
+            continue
 
-    def fail(name: str) -> None:
-        if name == step:
-            raise duckdb.Error("disk on fire")
+        def fail(name: str, at: str = step) -> None:
+            if name == at:
+                raise world.fault("disk on fire")
 
-    store.step = fail  # type: ignore[method-assign]
-    with pytest.raises(UnavailableError if step == "commit" else LoadError, match="disk on fire"):
-        store.load(manifest, paths, 2)
-    del store.step  # type: ignore[method-assign]
-    assert offsets(store) == list(range(1000)) and store.ledger("ads")[0].manifest_hash == before.hash
-    assert store.load(manifest, paths, 3) == "loaded"
+        warehouse.step = fail
+        with pytest.raises((LoadError, UnavailableError), match="disk on fire"):
+            warehouse.load(*files.manifest(first, late), 2)
+        assert offsets(warehouse) == list(range(10)), step
+        assert warehouse.ledger("ads")[0].manifest_hash == files.manifest(first)[0].hash, step
+        assert world.left_over() == [], step
+    del warehouse.step
+    assert warehouse.load(*files.manifest(first, late), 3) == "loaded"
+    assert offsets(warehouse) == list(range(15))
 
 
 def test_a_file_that_another_process_holds_is_waited_for_and_then_unavailable(tmp_path: Path) -> None:

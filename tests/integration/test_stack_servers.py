@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.deployment import Deployment
 from penstock.errors import UsageError
 from penstock.stack import SERVERS, Stack, probe
 from penstock.stack.ports import is_free
@@ -162,4 +163,45 @@ def test_s3_takes_and_gives_objects(own: Stack, monkeypatch: pytest.MonkeyPatch)
     assert client.get_object(Bucket="detail", Key="hour=1/a.parquet")["Body"].read() == b"PAR1" * 1_000
     kill(own, "s3")
     own.up(["s3"])
-    assert client.list_buckets()["Buckets"] == [], "moto keeps nothing, and the documentation says so"
+    assert [one["Name"] for one in client.list_buckets()["Buckets"]] == ["penstock"], "moto keeps nothing, and the documentation says so"
+
+
+def test_the_deployment_archives_to_s3(own: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.up(["s3"])
+    monkeypatch.setenv("PENSTOCK_STACK", str(own.state.folder))
+    with Deployment.named("stack") as deployment:
+        deployment.archive.write("ads/hour=2015-05-17T10/a.parquet", b"PAR1")
+        assert deployment.archive.read("ads/hour=2015-05-17T10/a.parquet") == b"PAR1"
+        assert deployment.archive.location("ads/a") == "s3://penstock/ads/a"
+
+
+def test_the_stand_in_for_redshift_copies_from_the_stacks_s3_and_comes_back_after_a_kill(own: Stack) -> None:
+    import boto3
+    import redshift_connector
+
+    own.up(["postgres", "s3", "redshift"])
+    settings, addresses = own.settings()["redshift"], own.exports()
+
+    def ask(*statements: str) -> list[list[object]]:
+        names = ("host", "port", "database", "user", "ssl")
+        with redshift_connector.connect(password="", **{name: settings[name] for name in names}) as connection:
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            connection.commit()
+            return list(cursor.fetchall()) if cursor.description else []
+
+    keys = {"aws_access_key_id": addresses["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": addresses["AWS_SECRET_ACCESS_KEY"]}
+    client = boto3.client("s3", endpoint_url=addresses["AWS_ENDPOINT_URL_S3"], region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="detail")
+    client.put_object(Bucket="detail", Key="kept.csv", Body=b"1\n2\n")
+    ask("CREATE TABLE kept (n INT)", f"COPY kept FROM 's3://detail/kept.csv' IAM_ROLE '{settings['iam_role']}' CSV")
+    kill(own, "redshift")
+    own.up(["redshift"])
+    assert ask("SELECT COUNT(*), SUM(n) FROM kept") == [[2, 3]]
+
+
+def test_the_stand_in_for_redshift_needs_a_postgresql_of_the_stack(own: Stack) -> None:
+    with pytest.raises(UsageError, match="stands before the stack's PostgreSQL") as raised:
+        own.up(["redshift"])
+    assert "penstock stack up postgres s3 redshift" in str(raised.value.hint)

@@ -13,7 +13,6 @@ from penstock.archive.memory import MemoryArchive
 from penstock.cli.output import bar, size, table
 from penstock.cli.published import GenerationView
 from penstock.cli.query import condition, names
-from penstock.cli.sql import with_archive
 from penstock.demo.ads import estimate
 from penstock.demo.reconcile import compare
 from penstock.errors import QueryError
@@ -53,32 +52,12 @@ def entry(generation: str, first: int, hour: int = 0) -> Entry:
     return Entry("ads", hour, f"ads/{generation}-{first}.parquet", f"{generation}-ads-inc-0", first, first + 10, 10, 100, "0" * 64)
 
 
-class Stores:
-    """As much of a deployment as `with_archive` looks at."""
-
-    def __init__(self) -> None:
-        from penstock.table.memory import MemoryTable
-
-        self.archive, self.table = MemoryArchive(), MemoryTable()
-        self.archive.add([entry("a" * 16, 0), entry("b" * 16, 0), entry("a" * 16, 10)])
-
-
 def test_a_generation_sees_its_own_files_alone() -> None:
-    archive = Stores().archive
-    archive.add([entry("b" * 16, 0, 3_600_000_000)])
+    archive = MemoryArchive()
+    archive.add([entry("a" * 16, 0), entry("b" * 16, 0), entry("a" * 16, 10), entry("b" * 16, 0, 3_600_000_000)])
     view = GenerationView(archive, "a" * 16)
     assert [one.first for one in view.entries("ads", 0)] == [0, 10] and view.hours("ads") == [0]
     assert archive.hours("ads") == [0, 3_600_000_000]
-
-
-def test_archived_datasets_are_defined_before_the_statement() -> None:
-    stores = Stores()
-    plain = with_archive("SELECT count(*) FROM archive_ads", stores)  # type: ignore[arg-type]
-    assert plain.startswith("WITH archive_ads AS (SELECT * FROM read_parquet([") and plain.endswith(") SELECT count(*) FROM archive_ads")
-    nested = with_archive("  with x as (SELECT * FROM archive_ads) FROM x", stores)  # type: ignore[arg-type]
-    assert nested.startswith("WITH archive_ads AS (") and nested.endswith("), x as (SELECT * FROM archive_ads) FROM x")
-    assert with_archive("WITH RECURSIVE x AS (FROM archive_ads) FROM x", stores).startswith("WITH RECURSIVE archive_ads AS (")  # type: ignore[arg-type]
-    assert with_archive("SELECT 1 FROM archive_other", stores) == "SELECT 1 FROM archive_other"  # type: ignore[arg-type]
 
 
 def test_a_difference_is_found_and_named() -> None:

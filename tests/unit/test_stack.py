@@ -525,7 +525,7 @@ def test_a_lock_of_a_folder_that_was_wiped_keeps_nobody_out_and_lets_only_one_in
 def test_an_unknown_server_is_refused(stack: Stack) -> None:
     with pytest.raises(UsageError, match="no server 'kafak'") as raised:
         stack.up(["kafak"])
-    assert "kafka, hbase, storm, postgres, s3" in str(raised.value.hint)
+    assert "kafka, hbase, storm, postgres, s3, redshift" in str(raised.value.hint)
 
 
 # Servers that answer oddly
@@ -557,6 +557,7 @@ PROBES = {
     "supervisors": probe.supervisors,
     "postgres": lambda port: probe.postgres(port, "u", "d"),
     "web": lambda port: probe.web(port, "/"),
+    "bucket": lambda port: probe.bucket(port, "penstock"),
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from penstock.archive import Entry
+from penstock.archive import Entry, StoredFile
 from penstock.errors import ConfigurationError, CorruptionError, InternalError, NotFoundError
 from penstock.model.units import HOUR
 
@@ -86,6 +88,8 @@ class MemoryArchive:
         with self._lock:
             if self._files.setdefault(check_path(path), data) != data:
                 raise InternalError(f"archive: {path} was written before, with other bytes")
+            if self._spilled is not None:
+                self._spill(path)
 
     def read(self, path: str) -> bytes:
         """See `Archive.read`."""
@@ -95,16 +99,25 @@ class MemoryArchive:
             except KeyError:
                 raise NotFoundError(f"the archive has no file {path}") from None
 
+    def upload(self, path: str, file: str | os.PathLike[str]) -> None:
+        """See `Archive.upload`."""
+        self.write(path, Path(file).read_bytes())
+
+    def download(self, path: str, file: str | os.PathLike[str]) -> None:
+        """See `Archive.download`."""
+        Path(file).write_bytes(self.read(path))
+
     def location(self, path: str) -> str:
-        """See `Archive.location`. The file is copied to a temporary directory, which goes with `close`; where there is no such file, its place."""
+        """See `Archive.location`. The files are copied to a temporary directory, which goes with `close`."""
         with self._lock:
-            if self._spilled is None:
-                self._spilled = tempfile.TemporaryDirectory(prefix="penstock-archive-")
-            place = Path(self._spilled.name, check_path(path))
-            if path in self._files:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(self._files[path])
-            return str(place)
+            return str(self._place(check_path(path)))
+
+    def filesystem(self) -> Any:
+        """See `Archive.filesystem`: that of the copies."""
+        from pyarrow import fs
+
+        with self._lock:
+            return fs.SubTreeFileSystem(str(self._place("")), fs.LocalFileSystem())
 
     def add(self, entries: list[Entry]) -> None:
         """See `Archive.add`."""
@@ -118,6 +131,11 @@ class MemoryArchive:
         with self._lock:
             return visible(entry for entry in self._index.values() if (entry.dataset, entry.hour) == (dataset, hour))
 
+    def index(self, dataset: str, hour: int) -> list[Entry]:
+        """See `Archive.index`."""
+        with self._lock:
+            return [entry for entry in self._index.values() if (entry.dataset, entry.hour) == (dataset, hour)]
+
     def hours(self, dataset: str) -> list[int]:
         """See `Archive.hours`."""
         with self._lock:
@@ -127,6 +145,44 @@ class MemoryArchive:
         """See `Archive.datasets`."""
         with self._lock:
             return sorted({entry.dataset for entry in self._index.values()})
+
+    def files(self, folder: str) -> Iterator[StoredFile]:
+        """See `Archive.files`. When a file was written is not kept."""
+        check_path(folder)
+        with self._lock:
+            found = [StoredFile(path, len(data), 0) for path, data in sorted(self._files.items()) if path.startswith(f"{folder}/")]
+        return iter(found)
+
+    def drop(self, entries: list[Entry]) -> None:
+        """See `Archive.drop`."""
+        with self._lock:
+            for entry in entries:
+                self._index.pop(key_of(entry), None)
+
+    def remove(self, paths: list[str]) -> None:
+        """See `Archive.remove`."""
+        with self._lock:
+            for path in paths:
+                self._files.pop(check_path(path), None)
+                if self._spilled is not None:
+                    Path(self._spilled.name, path).unlink(missing_ok=True)
+
+    def sweep(self, before: int, *, dry_run: bool = False) -> int:
+        """See `Archive.sweep`. No write leaves anything."""
+        return 0
+
+    def _place(self, path: str) -> Path:
+        """Where a file's copy is. Under the lock; the first call copies all files."""
+        if self._spilled is None:
+            self._spilled = tempfile.TemporaryDirectory(prefix="penstock-archive-")
+            for name in self._files:
+                self._spill(name)
+        return Path(self._spilled.name, path)
+
+    def _spill(self, path: str) -> None:
+        place = self._place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(self._files[path])
 
     def close(self) -> None:
         """See `Archive.close`. The files stay: the object is the store."""

@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 import click
 
-from penstock.cli import check, demo, export, new, produce, publish, query, run, sql, stack, status, storm, submit
+from penstock.cli import archive, check, demo, export, new, produce, publish, query, run, sql, stack, status, storm, submit
 from penstock.cli.base import HELP, guarded
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     status.status,
     query.query,
     export.export,
+    archive.archive,
     sql.sql,
     publish.publish,
     submit.submit,
@@ -45,7 +46,7 @@ class Commands(click.Group):
                     ("0", "It worked."),
                     ("1", "It failed."),
                     ("2", "The command, a declaration or a path is wrong: the message says how to mend it."),
-                    ("3", "`status --fail-lag`: some partition lags further behind."),
+                    ("3", "`status --fail-lag`, `--fail-export-lag`: something lags further behind."),
                     ("130", "Interrupted, and stopped cleanly."),
                 ]
             )

@@ -39,6 +39,7 @@ DAY_SECONDS = 86_400
             "penstock check topologies/page_analytics.py --sample pageviews.jsonl --rate 5000",
         ),
         ("the same of what a deployment's log holds, for a program", "penstock check advertiser_analytics --on laptop --json"),
+        ("the tables that an export makes, as SQL", "penstock check advertiser_analytics --ddl"),
     ],
     short_help="Show a declaration, and what it would cost.",
 )
@@ -54,14 +55,21 @@ DAY_SECONDS = 86_400
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), metavar="R", help="Events a second to estimate for. [default: the sample's own]"
 )
+@click.option("--ddl", is_flag=True, help="Print the SQL that makes the warehouse's tables, for DuckDB and for Redshift, and nothing else.")
 @json_option
 @on_option
-def check(topology: str, sample: str | None, format_: str | None, events: int, rate: float | None, as_json: bool, on: str) -> int:
+def check(
+    topology: str, sample: str | None, format_: str | None, events: int, rate: float | None, ddl: bool, as_json: bool, on: str
+) -> int:
     """Show what a topology declares; with a sample, what its roll-ups cost: cells per event, rows a second, bytes a day, hot keys, rejects by reason.
 
     Nothing is written. Mistakes in a declaration are found when it is loaded, so this is also the check to run before a commit.
     """
     found = load(topology)
+    if ddl:
+        statements = ddl_of(found, on)
+        click.echo(json.dumps(statements, indent=1) if as_json else ddl_text(statements))
+        return 0
     samples = measured(found, sample, format_, events, rate, on)
     if as_json:
         click.echo(json.dumps({**declared(found), "samples": [estimated(one) for one in samples]}, indent=1))
@@ -114,6 +122,36 @@ def counted(topology: type[Topology], schema: Schema) -> list[tuple[Rollup, floa
         for data in topology.definitions[spec.name].rollups
         if data["schema"]["name"] == schema.name
     ]
+
+
+def ddl_of(topology: type[Topology], on: str) -> dict[str, dict[str, str]]:
+    """Per warehouse, the statement that makes each table that an export fills. Redshift's schema is that of the deployment, if it says one."""
+    from penstock.cli.published import datasets
+    from penstock.errors import NotFoundError
+    from penstock.warehouse import duckdb
+    from penstock.warehouse.redshift import ddl
+    from penstock.warehouse.rollups import tables_of
+
+    found = [one for definition in topology.definitions.values() if definition.kind == "archive" for one in datasets(definition)]
+    found += [one.dataset for rollup in rollups_of(topology) for one in tables_of(rollup)]
+    if not found:
+        raise NotFoundError(
+            f"{topology.__name__} archives nothing and keeps nothing by the hour, so nothing is exported",
+            hint="give it a bolt: archive = ArchiveBolt.spec(detail)",
+        )
+    with open_deployment(on, must_exist=False) as deployment:
+        schema = deployment.settings.get("redshift", {}).get("schema", "public")
+    return {
+        "duckdb": {one.name: duckdb.create_table(one) for one in found},
+        "redshift": {one.name: ddl.create_table(one, schema) for one in found},
+    }
+
+
+def ddl_text(statements: dict[str, dict[str, str]]) -> str:
+    """A script for each warehouse, one behind the other."""
+    return "\n\n".join(
+        f"-- {warehouse}\n" + "\n\n".join(f"{statement};" for statement in tables.values()) for warehouse, tables in statements.items()
+    )
 
 
 def bolts_of(topology: type[Topology]) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from penstock.archive import Archive, Entry
+from penstock.archive import Archive, Entry, StoredFile
 from penstock.errors import NotFoundError
 from penstock.rollup.control import NO_WATERMARK
 from penstock.rollup.registry import BoltDefinition, Registry
@@ -51,6 +53,38 @@ class GenerationView:
         """See `Archive.add`."""
         self.archive.add(entries)
 
+    def upload(self, path: str, file: str | os.PathLike[str]) -> None:
+        """See `Archive.upload`."""
+        self.archive.upload(path, file)
+
+    def download(self, path: str, file: str | os.PathLike[str]) -> None:
+        """See `Archive.download`."""
+        self.archive.download(path, file)
+
+    def filesystem(self) -> Any:
+        """See `Archive.filesystem`."""
+        return self.archive.filesystem()
+
+    def index(self, dataset: str, hour: int) -> list[Entry]:
+        """See `Archive.index`."""
+        return [entry for entry in self.archive.index(dataset, hour) if entry.shard.startswith(self.prefix)]
+
+    def files(self, folder: str) -> Iterator[StoredFile]:
+        """See `Archive.files`: those of all generations."""
+        return self.archive.files(folder)
+
+    def drop(self, entries: list[Entry]) -> None:
+        """See `Archive.drop`."""
+        self.archive.drop(entries)
+
+    def remove(self, paths: list[str]) -> None:
+        """See `Archive.remove`."""
+        self.archive.remove(paths)
+
+    def sweep(self, before: int, *, dry_run: bool = False) -> int:
+        """See `Archive.sweep`."""
+        return self.archive.sweep(before, dry_run=dry_run)
+
     def close(self) -> None:
         """The archive's owner closes it."""
 
@@ -93,7 +127,7 @@ def progress_of(definition: BoltDefinition, deployment: Deployment) -> list[Part
     for partition in range(deployment.log.partitions(topic)):
         control, end = controls.get(partition), deployment.log.end(topic, partition)
         if control is None:
-            found.append(PartitionProgress(partition, None, deployment.log.start(topic, partition), end, None))
+            found.append(PartitionProgress(partition, None, deployment.log.start(topic, partition), end, None, claimed=False))
         else:
             watermark = None if control.done.watermark == NO_WATERMARK else control.done.watermark
             found.append(PartitionProgress(partition, watermark, control.done.offset, end, control.caught_up_at))

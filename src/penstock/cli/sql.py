@@ -1,115 +1,191 @@
-"""`penstock sql`: SQL over the warehouse, and over the archive's files."""
+"""`penstock sql`: SQL over live roll-ups, archived detail and the warehouse together; and reports."""
 
 from __future__ import annotations
 
-import json
-import re
+import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.base import command, on_option, open_deployment
-from penstock.cli.output import table
+from penstock.cli.base import OK, command, number_of, on_option, open_deployment, say
+from penstock.cli.output import heading
+from penstock.cli.rows import FORMATS, format_of, show, write
+from penstock.errors import UsageError
 
 if TYPE_CHECKING:
+    from penstock.cli.statement import Asked
     from penstock.deployment import Deployment
 
-_WITH = re.compile(r"\s*with\s+(recursive\s+)?", re.IGNORECASE)
-_VIEW = re.compile(r"\barchive_([a-z][a-z0-9_]*)\b")
+SCREEN = 1000  # rows that are printed as a table unless more are asked for
 
 
 @command(
     "sql",
     [
-        ("what was loaded", 'penstock sql "SELECT status, count(*) AS views FROM pages GROUP BY ALL ORDER BY views DESC"'),
+        ("an interactive prompt, with completion and history", "penstock sql"),
+        (
+            "what was loaded into the warehouse",
+            'penstock sql "SELECT status, count(*) AS views FROM pages GROUP BY ALL ORDER BY views DESC"',
+        ),
         ("which hours were loaded, and when", 'penstock sql "SELECT dataset, hour, rows, loaded_at FROM penstock_ledger ORDER BY ALL"'),
-        ("what is archived, loaded or not", 'penstock sql "SELECT count(*) FROM archive_pages" --format json'),
+        (
+            "what is archived, loaded or not, of one hour",
+            "penstock sql \"SELECT count(*) FROM archive.pages WHERE ts >= '2015-05-17 10:00' AND ts < '2015-05-17 11:00'\"",
+        ),
+        ("a live roll-up, into a file", "penstock sql \"SELECT * FROM rollup.traffic_1h WHERE path = '/'\" --output views.parquet"),
+        ("every table", 'penstock sql "SHOW ALL TABLES"'),
+        ("which reports there are", "penstock sql --reports"),
+        ("a week of a report", "penstock sql --report campaign_performance --param from=2026-03-02 --param to=2026-03-09"),
+        ("the statements of a file, or of a pipe", "penstock sql -f report.sql --format csv"),
     ],
-    short_help="Ask the warehouse.",
+    short_help="Ask in SQL: roll-ups, archive and warehouse.",
 )
-@click.argument("statement", metavar='"SELECT ..."')
+@click.argument("statement", metavar='["SELECT ..."]', required=False)
+@click.option("-f", "--file", "file", metavar="FILE", help="Run the statements of a file, one after the other; - is standard input.")
+@click.option("--report", metavar="NAME", help="Run a report: one of --reports, or a file.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="A parameter of the report. May be repeated.")
 @click.option(
-    "--format", "format_", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="How the rows are printed."
+    "--reports",
+    "list_reports",
+    is_flag=True,
+    help="List the reports and their parameters: Penstock's, and those in the project's reports/.",
 )
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="How the rows are written.  [default: as --output is called; table]")
+@click.option("--output", "-o", metavar="FILE", help="Write the rows to a file instead.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Stop after so many rows; 0 for none.  [default: 1000 of a table]")
+@click.option(
+    "--engine",
+    type=click.Choice(["duckdb", "warehouse", "redshift"]),
+    help="duckdb joins all stores here; warehouse (or redshift, if it is one) hands the statement to the warehouse itself.  "
+    "[default: duckdb; for reports the warehouse, where it is Redshift]",
+)
+@click.option(
+    "--max-read",
+    type=number_of(1),
+    default="2000000",
+    show_default=True,
+    metavar="N",
+    help="Refuse to read more cells of a roll-up, or rows of a warehouse that is a server, for one table of a statement.",
+)
+@click.option("--timing", is_flag=True, help="Say how long each statement took.")
 @on_option
-def sql(statement: str, format_: str, on: str) -> int:
-    """Ask the warehouse. Each dataset is a table (pages, pages_late, pages_rejects), and penstock_ledger says which hours were loaded.
+def sql(
+    statement: str | None,
+    file: str | None,
+    report: str | None,
+    params: tuple[str, ...],
+    list_reports: bool,
+    format_: str | None,
+    output: str | None,
+    limit: int | None,
+    engine: str | None,
+    max_read: int,
+    timing: bool,
+    on: str,
+) -> int:
+    """Ask in SQL, over three kinds of tables at once: rollup.NAME_1h (live: entity, dimensions, time, measures), archive.DATASET (detail as archived,
+    loaded into the warehouse or not) and warehouse.DATASET (loaded hours; also by its bare name). Reading only.
 
-    archive_<dataset> stands for the files of the archive, whether they were loaded or not. Reading only.
+    Without a statement, a file, a report or a pipe, a prompt. Filters on time, and on the entity of a roll-up, are what keeps a statement fast.
     """
+    from penstock.cli.statement import ask
+    from penstock.query.sql import split
+
+    if list_reports:
+        return print_reports()
+    if (statement is not None) + (file is not None) + (report is not None) > 1:
+        raise UsageError("a statement, --file and --report exclude one another", hint="give one of them")
+    if params and report is None:
+        raise UsageError("--param is of a report", hint="name one: --report NAME; --reports lists them")
+    text = None if report else text_of(statement, file)
+    how = How(format_of(output, format_), output, limit, timing)
     with open_deployment(on) as deployment:
-        rows = deployment.warehouse.query(with_archive(statement, deployment))
-    show(rows, format_)
-    return 0
+        if report:
+            text, engine = report_text(report, params, deployment), engine or ("redshift" if "redshift" in deployment.settings else None)
+        asked = ask(deployment, engine or "duckdb", max_read)
+        if text is None:
+            from penstock.cli.prompt import prompt
+
+            return prompt(deployment, asked, engine or "duckdb", how)
+        found = split(text)
+        if not found:
+            raise UsageError("there is no statement to run", hint='write penstock sql "SELECT ..."')
+        if output is not None and len(found) > 1:
+            raise UsageError(f"{len(found)} statements cannot be written to one file", hint="leave --output out, or run them one by one")
+        for one in found:
+            run(asked, one, how)
+    return OK
 
 
-def with_archive(statement: str, deployment: Deployment) -> str:
-    """The statement, each archive_<dataset> in it that is a dataset of the archive defined as the rows of its files."""
-    known = set(deployment.archive.datasets())
-    views = [f"archive_{name} AS ({archive_rows(name, deployment)})" for name in dict.fromkeys(_VIEW.findall(statement)) if name in known]
-    if not views:
+def text_of(statement: str | None, file: str | None) -> str | None:
+    """The SQL of the command line, of a file or of a pipe; None at a terminal. Raises UsageError."""
+    if statement is not None:
         return statement
-    start = _WITH.match(statement)
-    if start:
-        return f"WITH {start[1] or ''}{', '.join(views)}, {statement[start.end() :]}"
-    return f"WITH {', '.join(views)} {statement}"
+    if file is None and sys.stdin.isatty():
+        return None
+    try:
+        return sys.stdin.read() if file in (None, "-") else Path(str(file)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"cannot read {file}: {getattr(problem, 'strerror', None) or problem}", hint="name a file of SQL") from None
 
 
-def archive_rows(dataset: str, deployment: Deployment) -> str:
-    """A SELECT of the rows that the archive's index lists for a dataset: of the published generation, where one is registered."""
-    from penstock.cli.published import GenerationView
-    from penstock.errors import NotFoundError
-    from penstock.rollup.registry import Registry
+def report_text(name: str, params: Sequence[str], deployment: Deployment) -> str:
+    """The statement of a report with its parameters. Raises UsageError, naming the parameter and the fix."""
+    from penstock.reports import report
 
-    archive: Any = deployment.archive
-    for name in (dataset, dataset.removesuffix("_late"), dataset.removesuffix("_rejects")):
-        try:
-            archive = GenerationView(deployment.archive, Registry(deployment.table).provider("dataset", name).generation)
-            break
-        except NotFoundError:
-            continue
-    files = [archive.location(entry.path) for hour in archive.hours(dataset) for entry in archive.entries(dataset, hour)]
-    if not files:
-        raise NotFoundError(f"nothing of {dataset} is archived by the generation that is published", hint="`penstock status` shows what is")
-    literals = ", ".join("'" + re.sub(r"([\[*?])", r"[\1]", file).replace("'", "''") + "'" for file in files)
-    return f"SELECT * FROM read_parquet([{literals}], hive_partitioning = false, union_by_name = true)"
+    values = {}
+    for param in params:
+        key, equals, value = param.partition("=")
+        if not equals:
+            raise UsageError(f"--param {param}: there is no =", hint="write --param from=2026-03-02")
+        values[key.strip()] = value.strip()
+    return report(name).statement(values, deployment.now())
 
 
-def show(rows: Any, format_: str) -> None:
-    """Print a pyarrow.Table."""
-    if format_ == "csv":
-        import csv
+def print_reports() -> int:
+    """All reports, with their parameters."""
+    from penstock.reports import own_folder, reports
 
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(rows.column_names)
-        writer.writerows([plain(cell) for cell in row.values()] for row in rows.to_pylist())
-    elif format_ == "json":
-        click.echo(
-            json.dumps(
-                [{name: plain(cell) for name, cell in row.items()} for row in rows.to_pylist()], indent=1, ensure_ascii=False, default=str
-            )
-        )
-    else:
-        import pyarrow as pa
-
-        right = [
-            index
-            for index, field in enumerate(rows.schema)
-            if pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        ]
-        table(
-            rows.column_names, [[plain(cell) for cell in row] for row in zip(*(column.to_pylist() for column in rows.columns))], right=right
-        )
+    for one in reports().values():
+        heading(f"{one.name}: {one.title}")
+        click.echo(f"  {one.description}")
+        for parameter in one.parameters:
+            given = "must be given" if parameter.default is None else "optional" if parameter.default == "null" else parameter.default
+            click.echo(f"  --param {parameter.name}=…  {parameter.kind}, {given}: {parameter.what}")
+        click.echo()
+    say(f"Your own: files of SQL in {own_folder()}")
+    return OK
 
 
-def plain(cell: Any) -> Any:
-    """A value as JSON and CSV hold it: whole numbers as they are, others that must stay exact as text, times as ISO 8601, bytes as hexadecimal."""
-    import datetime as dt
-    import decimal
+@dataclasses.dataclass
+class How:
+    """How rows are written. limit: None for the format's own."""
 
-    if isinstance(cell, decimal.Decimal):
-        return int(cell) if cell == cell.to_integral_value() and cell.as_tuple().exponent == 0 else str(cell)
-    if isinstance(cell, (dt.datetime, dt.date, dt.time)):
-        return cell.isoformat()
-    return cell.hex() if isinstance(cell, bytes) else cell
+    format: str
+    output: str | None
+    limit: int | None
+    timing: bool
+
+
+def run(asked: Asked, statement: str, how: How) -> None:
+    """Run a statement and write its rows. Raises what the engine does."""
+    began, most = time.monotonic(), (SCREEN if how.format == "table" and how.limit is None else how.limit) or None
+    with closing(asked(statement)) as answer:
+        answer.limit(most)
+        count = write(answer.schema, answer, how.format, how.output)
+    if answer.cut:
+        say(f"the first {count:,} rows; --limit 0 gives all")
+    for note in answer.notes:
+        say(note)
+    if how.timing:
+        say(f"{count:,} rows in {time.monotonic() - began:.2f} s")
+    elif how.output is not None:
+        say(f"{count:,} rows written to {how.output}")
+
+
+__all__ = ["show", "sql"]

@@ -53,7 +53,7 @@ def servers_argument(function: Any) -> Any:
     "up",
     [
         ("Kafka, HBase and Storm", "penstock stack up"),
-        ("the stand-ins for Redshift and S3 too", "penstock stack up kafka hbase storm postgres s3"),
+        ("the stand-ins for Redshift and S3 too", "penstock stack up kafka hbase storm postgres s3 redshift"),
         ("at a port of one's own choice", "penstock stack up kafka --port kafka=9092"),
     ],
     short_help="Start servers, and wait until they are ready.",
@@ -62,10 +62,11 @@ def servers_argument(function: Any) -> Any:
 @click.option("--port", "ports", multiple=True, metavar="NAME=NUMBER", help="A port that is not to be chosen freely; repeatable.")
 @state_option
 def up(servers: tuple[str, ...], ports: tuple[str, ...], state: Path | None) -> int:
-    """Start servers (kafka hbase storm postgres s3; the first three if none is named), and wait until each answers in its own protocol.
+    """Start servers (kafka hbase storm postgres s3 redshift; the first three if none is named), and wait until each answers in its own protocol.
 
     Repeatable: what runs stays as it is, what died is started again with its ports and data. The first time Maven gets the jars, 360 MB in
-    all, which are held to the checksums that Penstock ships. Needs Java 17 or later, Maven for the first time, and PostgreSQL for postgres.
+    all, which are held to the checksums that Penstock ships. Needs Java 17 or later, Maven for the first time, and PostgreSQL for postgres,
+    before which redshift stands: a stand-in for Redshift.
     """
     from penstock.stack import DEFAULT
 

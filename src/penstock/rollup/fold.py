@@ -91,7 +91,7 @@ class Folding:
         finer, coarser = Granularity(self.finer), Granularity(self.coarser)
         places, rows = [], []
         for index_row in page:
-            window, head, tail = self._split(index_row)
+            window, head, tail = self.split(index_row)
             first, last = window * self.coarser // self.finer, (window + 1) * self.coarser // self.finer
             buckets = range(first // finer.span, (last - 1) // finer.span + 1)
             places.append((window, head, tail, first, last, buckets))
@@ -116,7 +116,7 @@ class Folding:
         if cells:
             yield from until_answered(put(self.plan.rollup.table(self.coarser), cells))
 
-    def _split(self, index_row: bytes) -> tuple[int, bytes, bytes]:
+    def split(self, index_row: bytes) -> tuple[int, bytes, bytes]:
         start = len(self.generation) + len(self.shard)
         _, _, window, length = _HEAD.unpack_from(index_row, start)
         rest = index_row[start + _HEAD.size :]

@@ -1,4 +1,4 @@
-"""PostgreSQL from the system: stands in for Redshift."""
+"""PostgreSQL from the system: what stands in for Redshift, with the relay before it."""
 
 from __future__ import annotations
 

@@ -134,6 +134,13 @@ def web(port: int, path: str, timeout: float = TIMEOUT) -> None:
         answer.read()
 
 
+def bucket(port: int, name: str, timeout: float = TIMEOUT) -> None:
+    """An S3 that takes any key has a bucket; it is made if it is not there."""
+    request = urllib.request.Request(f"http://{HOST}:{port}/{name}", method="PUT")
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        answer.read()
+
+
 def _postgres_message(body: bytes) -> str:
     fields = {field[:1]: field[1:].decode(errors="replace") for field in body.split(b"\0") if field}
     return fields.get(b"M", "an error")

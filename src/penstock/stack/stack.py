@@ -20,12 +20,13 @@ from penstock.stack.kafka import Kafka
 from penstock.stack.ports import choose, is_free
 from penstock.stack.postgres import Postgres
 from penstock.stack.process import Process, marked, spawn
+from penstock.stack.redshift.server import Redshift
 from penstock.stack.s3 import S3
 from penstock.stack.server import Program, Server, Site
 from penstock.stack.state import State
 from penstock.stack.storm import Storm
 
-SERVERS: Mapping[str, type[Server]] = {server.name: server for server in (Kafka, HBase, Storm, Postgres, S3)}
+SERVERS: Mapping[str, type[Server]] = {server.name: server for server in (Kafka, HBase, Storm, Postgres, S3, Redshift)}
 DEFAULT = ("kafka", "hbase", "storm")
 PARTITIONS = 4  # of topics that the deployment `stack` creates
 Progress = Callable[[str, str], None]  # takes the name of a server or process, and what it is doing

@@ -1,6 +1,6 @@
 """The warehouse: SQL over detail and roll-ups, loaded an hour at a time, each hour in one transaction.
 
-`Warehouse` is the seam; `penstock.warehouse.duckdb` is the embedded side; Redshift comes beside it.
+`Warehouse` is the seam; `penstock.warehouse.duckdb` is the embedded side, `penstock.warehouse.redshift` the real one.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import json
 from typing import Any, ContextManager, Literal, Protocol, Sequence
 
 from penstock.archive import Entry
+from penstock.model.units import HOUR
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a dataset's table. kind: that of `penstock.model` fields (int, string, bool, enum, timestamp, decimal)."""
+    """A column of a dataset's table. kind: that of `penstock.model` fields (int, string, bool, enum, timestamp, decimal), or float."""
 
     name: str
     kind: str
     nullable: bool
     scale: int = 0  # of a decimal
     max_bytes: int = 0  # of a string or enum
+    precision: int = 18  # of a decimal: how many digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +38,15 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The files of one hour of a dataset, as one load takes them: all of them, or none."""
+    """The files of one hour of a dataset, as one load takes them: all of them, or none.
+
+    span: how much event time the load replaces, from `hour` on, in microseconds: an hour of detail; a day or more of a roll-up.
+    """
 
     dataset: str
     hour: int
     entries: tuple[Entry, ...]
+    span: int = HOUR
 
     @property
     def rows(self) -> int:

@@ -64,7 +64,7 @@ def arrow_schema(dataset: Dataset) -> pa.Schema:
     """The columns of the dataset's files, in the order of its table: what a file is written with and a load expects.
 
     int64, string, bool, dictionary<int16, string> (an enum as the kernels give it; Parquet and SQL see text), timestamp[us] (UTC, without a zone),
-    decimal128(18, scale).
+    decimal128(precision, scale), float64.
     """
     types = {
         "int": pa.int64(),
@@ -72,9 +72,13 @@ def arrow_schema(dataset: Dataset) -> pa.Schema:
         "bool": pa.bool_(),
         "enum": pa.dictionary(pa.int16(), pa.string()),
         "timestamp": pa.timestamp("us"),
+        "float": pa.float64(),
     }
     return pa.schema(
-        [pa.field(c.name, pa.decimal128(18, c.scale) if c.kind == "decimal" else types[c.kind], c.nullable) for c in dataset.columns]
+        [
+            pa.field(c.name, pa.decimal128(c.precision, c.scale) if c.kind == "decimal" else types[c.kind], c.nullable)
+            for c in dataset.columns
+        ]
     )
 
 
@@ -127,7 +131,14 @@ def grown(known: Dataset, wanted: Dataset) -> Dataset:
         raise ConfigurationError(
             f"dataset {known.name!r}: hours were loaded by {known.time!r}, and the schema's time is now {wanted.time!r}", hint=hint
         )
-    columns = (dataclasses.replace(c, nullable=c.nullable or c.name not in old or old[c.name].nullable) for c in wanted.columns)
+    columns = (
+        dataclasses.replace(
+            c,
+            nullable=c.nullable or c.name not in old or old[c.name].nullable,
+            max_bytes=max(c.max_bytes, old[c.name].max_bytes if c.name in old else 0),  # text that is there stays as long as it is
+        )
+        for c in wanted.columns
+    )
     return dataclasses.replace(wanted, columns=tuple(columns))
 
 
@@ -152,6 +163,8 @@ def _stored_as(column: Column) -> str:
     return (
         "string"
         if column.kind in ("string", "enum")
+        else f"decimal of {column.precision} digits with {column.scale} places"
+        if column.kind == "decimal" and column.precision != 18
         else f"decimal with {column.scale} places"
         if column.kind == "decimal"
         else column.kind

@@ -12,26 +12,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import hashlib
 import json
 import os
 import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from penstock.archive import Entry
 from penstock.errors import ConfigurationError, CorruptionError, LoadError, NotFoundError, PenstockError, QueryError, UnavailableError
-from penstock.model.units import HOUR, from_datetime, hour_text, to_datetime
+from penstock.model.units import from_datetime, hour_text, to_datetime
 from penstock.warehouse import Column, Dataset, LedgerRow, Manifest
-from penstock.warehouse.datasets import arrow_schema, check_covers, check_dataset, grown
+from penstock.warehouse.datasets import check_covers, check_dataset, grown
+from penstock.warehouse.parquet import RESTORE, check_digest, check_footer
 
 _SYSTEM = """
 CREATE TABLE IF NOT EXISTS penstock_ledger (dataset VARCHAR, hour TIMESTAMP, manifest_hash VARCHAR, "rows" BIGINT, ranges VARCHAR, loaded_at TIMESTAMP);
@@ -39,8 +38,7 @@ CREATE TABLE IF NOT EXISTS penstock_datasets (dataset VARCHAR, definition VARCHA
 CREATE TABLE IF NOT EXISTS penstock_lock (taken BIGINT);
 INSERT INTO penstock_lock SELECT 0 WHERE NOT EXISTS (FROM penstock_lock);
 """
-_RESTORE = "restore it, or rebuild the hour from the log"
-_TYPES = {"int": "BIGINT", "string": "VARCHAR", "enum": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMP"}
+_TYPES = {"int": "BIGINT", "string": "VARCHAR", "enum": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMP", "float": "DOUBLE"}
 STEPS = ("lock", "stage", "check", "delete", "insert", "verify", "ledger", "commit", "committed")  # of a load, in order
 _turns: dict[str, threading.RLock] = {}  # a lock a file: DuckDB refuses to have one open twice in a process, once to read and once to write
 _turns_lock = threading.Lock()
@@ -72,8 +70,7 @@ class DuckDbWarehouse:
             try:
                 connection.execute("BEGIN")
                 if known is None:
-                    columns = ", ".join(f"{_quoted(column.name)} {_type(column)}" for column in dataset.columns)
-                    connection.execute(f"CREATE TABLE {_quoted(dataset.name)} ({columns})")
+                    connection.execute(create_table(dataset))
                 else:
                     names = {column.name for column in known.columns}
                     for column in dataset.columns:
@@ -172,7 +169,7 @@ class DuckDbWarehouse:
             connection.execute(f"INSERT INTO penstock_stage ({names}) SELECT {names} FROM {_parquet(files)}")
         self.step("check")
         counts = f"SELECT count(*), count(*) FILTER (WHERE {_within(dataset)}) FROM penstock_stage"
-        rows, inside = connection.execute(counts, _hour(manifest.hour)).fetchone()
+        rows, inside = connection.execute(counts, _span(manifest)).fetchone()
         if rows != manifest.rows:
             raise LoadError(f"{what}: the files gave {rows} rows and the manifest has {manifest.rows}; nothing was loaded")
         if inside != rows:
@@ -184,14 +181,14 @@ class DuckDbWarehouse:
     def _replace(self, connection: Any, dataset: Dataset, manifest: Manifest, paths: Sequence[str], now: int, what: str) -> None:
         """Put the staged rows in the place of the hour's, see that they are the files' rows, and say so in the ledger."""
         self.step("delete")
-        connection.execute(f"DELETE FROM {_quoted(dataset.name)} WHERE {_within(dataset)}", _hour(manifest.hour))
+        connection.execute(f"DELETE FROM {_quoted(dataset.name)} WHERE {_within(dataset)}", _span(manifest))
         self.step("insert")
         connection.execute(f"INSERT INTO {_quoted(dataset.name)} FROM penstock_stage")
         self.step("verify")
         # A count alone is answered from statistics; a sum has to read the rows.
         total = f"SELECT count(*), sum(epoch_us({_quoted(dataset.time)})::HUGEINT) FROM"
         wanted = connection.execute(f"{total} {_parquet(paths)}").fetchone()
-        stored = connection.execute(f"{total} {_quoted(dataset.name)} WHERE {_within(dataset)}", _hour(manifest.hour)).fetchone()
+        stored = connection.execute(f"{total} {_quoted(dataset.name)} WHERE {_within(dataset)}", _span(manifest)).fetchone()
         if stored != wanted:
             raise LoadError(
                 f"{what}: the table gives back other rows than the files hold: {stored}, not {wanted}, is the count and sum of {dataset.time!r}; "
@@ -234,15 +231,44 @@ class DuckDbWarehouse:
         finally:
             self._turn.release()
 
+    @contextlib.contextmanager
+    def attached(self, connection: Any, name: str) -> Iterator[None]:
+        """The file's tables under a name in another DuckDB connection, to be read, for the while of a block; where there is no file yet, no tables.
+
+        In the process's turn, and never within a `session`. Raises as `query` does.
+        """
+        deadline = time.monotonic() + self._timeout
+        if not self._turn.acquire(timeout=self._timeout):
+            raise UnavailableError(f"{self.path} has been in use by another thread for {self._timeout:g} s")
+        try:
+            place = (
+                "'" + str(self.path).replace("'", "''") + "' AS " + _quoted(name) + " (READ_ONLY)"
+                if self.path.exists()
+                else f"':memory:' AS {_quoted(name)}"
+            )
+            self._patiently(lambda: connection.execute(f"ATTACH {place}"), deadline)
+            yield
+        finally:
+            connection.close()  # before another one may have its turn
+            self._turn.release()
+
     def _connect(self, readonly: bool, deadline: float) -> Any:
-        pause = 0.01
         if not self.path.exists():
             self._ready = False
+
+        def connect() -> Any:
+            if not readonly:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            return duckdb.connect(str(self.path), read_only=readonly)
+
+        return self._patiently(connect, deadline)
+
+    def _patiently(self, open_file: Callable[[], Any], deadline: float) -> Any:
+        """What `open_file` gives, as soon as no other process has the file."""
+        pause = 0.01
         while True:
             try:
-                if not readonly:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                return duckdb.connect(str(self.path), read_only=readonly)
+                return open_file()
             except (duckdb.Error, OSError) as problem:
                 text = str(problem)
                 if "lock" not in text and "different configuration" not in text:
@@ -263,6 +289,12 @@ class DuckDbWarehouse:
                 f"{self.path} is not a sound DuckDB file: {problem}", hint="move it away and export the hours again from the archive"
             )
         return ConfigurationError(f"{self.path} cannot be opened: {problem}", hint="name a file in a directory that can be written to")
+
+
+def create_table(dataset: Dataset) -> str:
+    """The statement that makes a dataset's table."""
+    columns = ",\n".join(f"    {_quoted(column.name)} {_type(column)}" for column in dataset.columns)
+    return f"CREATE TABLE {_quoted(dataset.name)} (\n{columns}\n)"
 
 
 def _definition(connection: Any, dataset: str) -> Dataset | None:
@@ -295,46 +327,14 @@ def _ledger(connection: Any, dataset: str, hour: int | None = None) -> list[Ledg
 
 def _checked(dataset: Dataset, entry: Entry, path: str, what: str) -> tuple[str, ...]:
     """The columns of a file that is whole, the one that was archived, and fits the table. Raises LoadError, naming the file, for any other."""
-    problem = None
     try:
         with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            if digest.hexdigest() != entry.sha256:
-                raise LoadError(f"{what}: {path} is not the file that was archived: its SHA-256 differs; nothing was loaded", hint=_RESTORE)
-            footer = pq.ParquetFile(file)
+            check_digest(entry, file, path, what)
+            return check_footer(dataset, entry, file, path, what)
     except FileNotFoundError:
-        raise LoadError(f"{what}: {path} is not there; nothing was loaded", hint=_RESTORE) from None
-    except (OSError, pa.ArrowException) as unreadable:
+        raise LoadError(f"{what}: {path} is not there; nothing was loaded", hint=RESTORE) from None
+    except OSError as unreadable:
         raise LoadError(f"{what}: {path} cannot be read ({unreadable}); nothing was loaded") from unreadable
-    schema, rows, expected = footer.schema_arrow, footer.metadata.num_rows, arrow_schema(dataset)
-    order = [expected.get_field_index(name) for name in schema.names]
-    missing = [c.name for c in dataset.columns if not c.nullable and c.name not in schema.names]
-    if -1 in order:
-        problem = f"has a column {schema.names[order.index(-1)]!r}, which the dataset has not"
-    elif order != sorted(set(order)):
-        problem = f"has the columns {', '.join(schema.names)}, which are not in the dataset's order"
-    elif missing:
-        problem = f"lacks the column {missing[0]!r}"
-    elif rows != entry.rows:
-        problem = f"holds {rows} rows, not the {entry.rows} of its index entry"
-    else:
-        for found, wanted in ((field, expected.field(field.name)) for field in schema):
-            if _plain(found.type) != _plain(wanted.type):
-                problem = f"has {found.name!r} as {found.type}, not {wanted.type}"
-    if problem:
-        raise LoadError(
-            f"{what}: {path} {problem}; nothing was loaded",
-            hint="the dataset was archived with another schema: rebuild the hour, or give the schema another name",
-        )
-    return tuple(schema.names)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type that Parquet holds, whatever Arrow is told to make of it."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if pa.types.is_large_string(kind) else kind
 
 
 def _within(dataset: Dataset) -> str:
@@ -342,8 +342,8 @@ def _within(dataset: Dataset) -> str:
     return f"{_quoted(dataset.time)} >= ? AND {_quoted(dataset.time)} < ?"
 
 
-def _hour(hour: int) -> list[dt.datetime]:
-    return [_timestamp(hour), _timestamp(hour + HOUR)]
+def _span(manifest: Manifest) -> list[dt.datetime]:
+    return [_timestamp(manifest.hour), _timestamp(manifest.hour + manifest.span)]
 
 
 def _timestamp(micros: int) -> dt.datetime:
@@ -351,7 +351,7 @@ def _timestamp(micros: int) -> dt.datetime:
 
 
 def _type(column: Column) -> str:
-    return f"DECIMAL(18, {int(column.scale)})" if column.kind == "decimal" else _TYPES[column.kind]
+    return f"DECIMAL({int(column.precision)}, {int(column.scale)})" if column.kind == "decimal" else _TYPES[column.kind]
 
 
 def _quoted(name: str) -> str:
