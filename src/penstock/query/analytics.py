@@ -6,13 +6,13 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Protocol, Sequence
 
-from penstock.errors import NotFoundError
+from penstock.errors import NotFoundError, QueryError
 from penstock.kernels import RollupPlan
 from penstock.model.units import duration_text, iso
 from penstock.query.answer import Answer
 from penstock.query.merge import CellReader
 from penstock.query.plan import QueryPlan, choose
-from penstock.query.request import Question, parse
+from penstock.query.request import MAX_ROWS, Question, parse
 from penstock.query.rows import columns_of, rows_of, show
 from penstock.query.standing import Standing, dropped_reason
 from penstock.rollup.registry import BoltDefinition, Registry
@@ -124,29 +124,68 @@ class Analytics:
         rollup: str,
         *,
         entity: Any,
-        start: Any,
-        end: Any,
-        measures: Sequence[str] | None = None,
+        range: str | None = None,
+        start: Any = None,
+        end: Any = None,
+        timezone: str = "UTC",
         interval: str | int | None = None,
+        measures: Sequence[str] | None = None,
         by: Sequence[str] = (),
         where: Mapping[str, Any] | None = None,
         order: str | None = None,
         limit: int | None = None,
+        offset: int = 0,
+        top: int | None = None,
+        other: bool = False,
+        totals: bool = False,
+        compare: str | None = None,
+        minimum_audience: int | None = None,
+        max_rows: int = MAX_ROWS,
+        now: Any = None,
     ) -> Answer:
         """An entity's measures over [start, end).
 
-        entity: its value, or the text of it. start, end: ISO 8601 text (UTC unless it has a zone), datetime, or microseconds since 1970; on borders of the
-            finest windows that the breakdown has. measures: names of the roll-up's measures, and quotients of them ("clicks/impressions",
-            "ctr=clicks/impressions"); all that are declared if None. interval: a row for each window of "1m", "1h", "1d" or any multiple of a
-            granularity, counted from 1970 in UTC (whole weeks from Monday); one total if None. The first and last windows hold what of them is in the range.
-        by: a row for each combination of these dimensions. where: a filter over dimensions (`penstock.model.filters`). order: a column, or several with
-            commas between, "-" before one for largest first; nulls last; time, then dimensions, unless given. limit: so many rows of that order.
+        entity: its value, or the text of it.
+        range: instead of start and end: "today", "yesterday", "last_N<unit>" (the running unit and the N - 1 before it, up to now), "previous_N<unit>" (the N whole
+            units before the running one), "this_<unit>" (from its first instant up to now), with the units m, h, d, w, mo, y or minute ... year: "last_7d",
+            "last_60m", "previous_1mo", "this_month". Days, weeks (from Monday), months and years are the time zone's.
+        start, end: ISO 8601 text (in `timezone` unless it has a zone), datetime, microseconds since 1970, or relative: "now", "today", "-24h", "-7d"; end is "now"
+            unless given. Absolute ones lie on borders of the finest windows that the breakdown has; relative ones are moved outwards to them.
+        timezone: an IANA name such as "Europe/Berlin". Windows are counted in it, and every instant of the answer is written with its offset.
+        interval: a row for each window of "1m", "1h", "1d" or any multiple of a granularity, "1w" (from Monday), "1mo", "3mo", "1y" by the calendar; one total if None.
+            In UTC, lengths that do not divide a day are counted from 1970. The first and last windows hold what of them is in the range.
+        measures: names of the roll-up's measures, and quotients of them ("clicks/impressions", "ctr=clicks/impressions"); all that are declared if None.
+        by: a row for each combination of these dimensions. where: a filter over dimensions (`penstock.model.filters`).
+        order: a column, or several with commas between, "-" before one for largest first; nulls last; time, then dimensions, unless given.
+        limit, offset: so many rows of that order, after so many.
+        top: only the rows of this many groups of `by`, those largest over the whole range in the first measure of `order` (of the answer without one).
+            other: the groups left out, merged, in `Answer.other`.
+        totals: the measures of all groups and windows together, in `Answer.totals`, whatever limit and top leave out.
+        compare: "previous_period" (the same length just before), "previous_day", "previous_week", "previous_month" or "previous_year": each measure m has three
+            more columns, m_previous, m_change and m_percent (null where the one before is 0 or null); `Answer.previous` says which range it was.
+        minimum_audience: what fewer people than this stand behind, by the roll-up's Uniques, is null and is listed in `Answer.suppressed`.
+        max_rows: more rows than this, before limit and top, are refused.
+        now: what relative times count from; the wall clock unless given.
 
         Without `by`, a window without records is there with zeros (null for extremes and for ratios). Windows that are older than the granularity's keep,
         counted from the newest event time, are left out and named in `incomplete`.
 
         Raises NotFoundError for a roll-up that is not there; QueryError, naming the parameter and the fix; UnavailableError when the table does not answer.
         """
+        if (
+            range
+            or timezone != "UTC"
+            or offset
+            or top
+            or other
+            or totals
+            or compare
+            or minimum_audience
+            or now
+            or start is None
+            or end is None
+        ):
+            raise QueryError("range, timezone, top, totals, compare: not built yet", hint="ask with start and end, in UTC")
         registry = Registry(self.source.table)
         definition = registry.provider("rollup", rollup)
         plan = self._plan(definition, rollup)

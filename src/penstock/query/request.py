@@ -14,6 +14,7 @@ from penstock.model.units import DAY, duration, duration_text, instant, iso
 from penstock.query.measures import Output, outputs
 
 MAX_WINDOWS = 1_000_000  # in one answer, and to be read for one
+MAX_ROWS = 100_000  # of an answer, unless asked for more
 TIME = "time"  # the column of an answer that holds where a window starts
 _WEEK = 7 * DAY
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
