@@ -24,8 +24,9 @@ SERVERS = {
     "hbase": "the table: host, port, thrift2_port, prefix, regions, timeout, connections",
     "storm": "the cluster: nimbus, workers, parallelism, python, worker_heap, options",
     "metrics": "Prometheus: port",
+    "serve": "`penstock serve`: signing_key, origins, rate and more (docs/api.md)",
 }
-NEEDED = {"kafka": ("bootstrap",), "hbase": ("host", "port"), "storm": ("nimbus",), "metrics": ("port",)}
+NEEDED = {"kafka": ("bootstrap",), "hbase": ("host", "port"), "storm": ("nimbus",), "metrics": ("port",), "serve": ()}
 KEYS = {"local", "partitions", "topics", *SERVERS}
 
 
