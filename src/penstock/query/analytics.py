@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Protocol, Sequence
 
-from penstock.errors import NotFoundError, QueryError
+from penstock.errors import NotFoundError
 from penstock.kernels import RollupPlan
-from penstock.model.units import duration_text, iso
+from penstock.model.units import duration_text
 from penstock.query.answer import Answer
-from penstock.query.merge import CellReader
-from penstock.query.plan import QueryPlan, choose
-from penstock.query.request import MAX_ROWS, Question, parse
-from penstock.query.rows import columns_of, rows_of, show
-from penstock.query.standing import Standing, dropped_reason
+from penstock.query.answering import Prepared, answer
+from penstock.query.calendars import calendar_of
+from penstock.query.ranges import parse_time
+from penstock.query.request import MAX_ROWS, parse
+from penstock.query.standing import Standing
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
 
@@ -60,11 +61,15 @@ class Analytics:
         with Analytics.on("local:data") as analytics:
             answer = analytics.query("by_advertiser", entity=42, start="2024-03-01", end="2024-03-02", interval="1h", measures=["clicks", "ctr"])
 
+    refresh: how many seconds a roll-up's published definition is taken as known; a `penstock publish` shows after so long at the latest. How far the stream has
+    come is read anew for every question.
+
     Safe for use by several threads. Nothing is written.
     """
 
-    def __init__(self, source: Source | Deployment) -> None:
-        self.source = source
+    def __init__(self, source: Source | Deployment, *, refresh: float = 2.0) -> None:
+        self.source, self.refresh = source, refresh
+        self._known: dict[str, tuple[float, BoltDefinition, RollupPlan]] = {}
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
     @classmethod
@@ -119,6 +124,14 @@ class Analytics:
             cached = self._plans[key] = definition, RollupPlan(definition.rollup(name))
         return cached[1]
 
+    def _served(self, name: str) -> tuple[BoltDefinition, RollupPlan]:
+        """The published definition of a roll-up, read anew once what is known is older than `refresh`."""
+        known = self._known.get(name)
+        if known is None or time.monotonic() >= known[0]:
+            definition = Registry(self.source.table).provider("rollup", name)
+            known = self._known[name] = time.monotonic() + self.refresh, definition, self._plan(definition, name)
+        return known[1], known[2]
+
     def query(
         self,
         rollup: str,
@@ -172,66 +185,30 @@ class Analytics:
 
         Raises NotFoundError for a roll-up that is not there; QueryError, naming the parameter and the fix; UnavailableError when the table does not answer.
         """
-        if (
-            range
-            or timezone != "UTC"
-            or offset
-            or top
-            or other
-            or totals
-            or compare
-            or minimum_audience
-            or now
-            or start is None
-            or end is None
-        ):
-            raise QueryError("range, timezone, top, totals, compare: not built yet", hint="ask with start and end, in UTC")
-        registry = Registry(self.source.table)
-        definition = registry.provider("rollup", rollup)
-        plan = self._plan(definition, rollup)
-        question = parse(
-            plan, entity=entity, measures=measures, start=start, end=end, interval=interval, by=by, where=where, order=order, limit=limit
-        )
-        # The control cells come first. A window that they call folded has its coarse cell by now; one that is folded after has its finer cells still.
-        standing = Standing(registry.shards(definition.bolt, definition.generation))
-        query = choose(plan.rollup, question, standing.newest)
-        segments = {shard.key: query.segments(control.folded) for shard, control in standing.shards}
-        reader = CellReader(self.source.table, plan, query, question, bytes.fromhex(definition.generation), segments)
-        rows, saturated = rows_of(plan, query, question, reader.read())
-        behind = standing.furthest_behind
-        field = plan.rollup.schema.columns[plan.rollup.entity]
-        return Answer(
-            rollup=rollup,
-            entity=show(field, field.kind, question.entity),
-            start=iso(question.start),
-            end=iso(question.end),
-            interval=None if question.interval is None else duration_text(question.interval),
-            columns=columns_of(plan, question),
-            rows=rows,
-            as_of=None if behind is None else iso(behind[1].done.watermark),
-            incomplete=tuple(standing.reasons(question.end) + _gone(plan, query, question, standing, reader, self.source.now())),
-            errors={one.name: one.error for one in question.outputs if one.error},
-            saturated=saturated,
-            generation=definition.generation,
-            served_from=tuple(duration_text(query.widths[level]) for level in reader.levels),
-            breakdown=tuple(plan.rollup.by[query.breakdown].dimensions),
-        )
+        asked = {name: value for name, value in locals().items() if name not in ("self", "rollup")}
+        return self.answer(self.prepare(rollup, **asked))
+
+    def version(self, rollup: str, **question: Any) -> str:
+        """A token of what the answer to a question rests on: the generation that is served, its definition, how far each partition is durable, and the question,
+        with relative times resolved. It is read from the control cells alone. The same parameters and errors as `query`."""
+        return self.prepare(rollup, **question).version
+
+    def prepare(self, rollup: str, **question: Any) -> Prepared:
+        """A question understood, and the control cells as they are now: what `answer` needs. The same parameters and errors as `query`."""
+        definition, plan = self._served(rollup)
+        standing = Standing(Registry(self.source.table).shards(definition.bolt, definition.generation))
+        asked: dict[str, Any] = {**_DEFAULTS, **question}
+        now = asked.pop("now")
+        clock = self.source.now() if now is None else parse_time(now, "now", calendar_of("UTC"), self.source.now())[0]
+        return Prepared(rollup, definition, plan, standing, parse(plan, **asked, now=clock, newest=standing.newest))
+
+    def answer(self, prepared: Prepared) -> Answer:
+        """The answer to a prepared question. The same errors as `query`."""
+        return answer(prepared, self.source.table, self.source.now())
 
 
-def _gone(plan: RollupPlan, query: QueryPlan, question: Question, standing: Standing, reader: CellReader, now: int) -> list[str]:
-    """Which part of the range is older than it is kept, and which may be."""
-    reasons = []
-    if query.start > question.start:
-        keep = plan.rollup.by[query.breakdown].keep
-        kept = ", ".join(f"{duration_text(width)} for {duration_text(keep[width])}" for width in query.widths[: query.top + 1])
-        reasons.append(f"windows before {iso(query.start)} are older than they are kept ({kept})")
-    ttls = dict(plan.rollup.tables())
-    for level in reader.levels:
-        width = query.widths[level]
-        before = standing.dropped_before(ttls[plan.rollup.table(width)], now)
-        if before is not None and min(start for ranges in reader.ranges[level].values() for start, _ in ranges) + width < before:
-            reasons.append(dropped_reason(width, before))
-    return reasons
-
+_DEFAULTS: dict[str, Any] = {
+    name: one.default for name, one in inspect.signature(Analytics.query).parameters.items() if one.default is not inspect.Parameter.empty
+}
 
 __all__ = ["Analytics", "RollupInfo", "Source"]

@@ -36,6 +36,11 @@ class Output:
     places: tuple[int, ...]
     error: float
 
+    @property
+    def scale(self) -> int | None:
+        """Decimal places, of what is made of a Decimal field."""
+        return getattr(self.parts[0].field, "scale", None) if self.type == "decimal" else None
+
     def value(self, state: Sequence[Any]) -> tuple[Any, bool]:
         """The measure of a merged cell, and whether a sum in it had to be cut to 64 bits.
 

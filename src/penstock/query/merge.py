@@ -6,7 +6,8 @@ import itertools
 import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
-from penstock.kernels import RollupPlan, decode_cell, entity_prefix, merge_cells, row_key, split_column, split_row
+from penstock.errors import QueryError
+from penstock.kernels import RollupPlan, entity_prefix, merge_cells, row_key, split_column, split_row
 from penstock.model import Granularity, matches
 from penstock.query.plan import QueryPlan, Segment
 from penstock.query.request import Question
@@ -46,14 +47,11 @@ class CellReader:
         """The levels that are read, coarsest first."""
         return sorted(self.ranges, reverse=True)
 
-    def read(self) -> dict[Group, list[Any]]:
-        """The merged measures of each window and group that has cells, as `kernels.decode_cell` gives them."""
+    def read(self) -> dict[Group, bytes]:
+        """A cell for each window and group that has any, merged of them all. Raises QueryError for more than the question's `max_rows`."""
         for level in self.levels:
             self._read_level(level)
-        return {
-            group: decode_cell(self.plan, cells[0] if len(cells) == 1 else merge_cells(self.plan, cells, 0))
-            for group, cells in self.groups.items()
-        }
+        return {group: merged(self.plan, cells) for group, cells in self.groups.items()}
 
     def _read_level(self, level: int) -> None:
         width = self.query.widths[level]
@@ -70,7 +68,12 @@ class CellReader:
                 if generation == self.generation and shard in ranges:
                     time = (bucket + offset) * width
                     if any(start <= time < stop for start, stop in ranges[shard]):
-                        self.groups.setdefault((self.question.window(time), group), []).append(cell)
+                        self.groups.setdefault((self.question.windows.of(time), group), []).append(cell)
+            if len(self.groups) > self.question.max_rows:
+                raise QueryError(
+                    f"by: there are more than {self.question.max_rows:,} rows (max_rows)",
+                    hint="ask for a shorter range, a longer interval, fewer dimensions, a filter, or a larger max_rows",
+                )
 
     def _rows(self, table: str, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """The rows of the buckets first to last."""
@@ -107,6 +110,11 @@ class CellReader:
             return known[tail]
 
         return group
+
+
+def merged(plan: RollupPlan, cells: Sequence[bytes]) -> bytes:
+    """One cell of several, none of which counts a record that another counts."""
+    return cells[0] if len(cells) == 1 else merge_cells(plan, cells, 0)
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
