@@ -16,6 +16,7 @@ from penstock.query.calendars import calendar_of
 from penstock.query.ranges import parse_time
 from penstock.query.request import MAX_ROWS, parse
 from penstock.query.standing import Standing
+from penstock.query.trends import Trend, trending
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
 
@@ -187,6 +188,10 @@ class Analytics:
         """
         asked = {name: value for name, value in locals().items() if name not in ("self", "rollup")}
         return self.answer(self.prepare(rollup, **asked))
+
+    def trending(self, rollup: str, measure: str, *, by: Sequence[str], **question: Any) -> list[Trend]:
+        """The groups of `by` whose measure grew most against the period before, by more than chance explains. See `penstock.query.trends.trending`."""
+        return trending(self, rollup, measure, by=by, **question)
 
     def version(self, rollup: str, **question: Any) -> str:
         """A token of what the answer to a question rests on: the generation that is served, its definition, how far each partition is durable, and the question,

@@ -107,6 +107,24 @@ class Answer:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def to_arrow(self) -> Any:
+        """A pyarrow.Table; see `penstock.query.frames`."""
+        from penstock.query.frames import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of Arrow-backed columns. Raises ConfigurationError where pandas is not installed."""
+        from penstock.query.frames import to_pandas
+
+        return to_pandas(self)
+
+    def to_polars(self) -> Any:
+        """A polars.DataFrame. Raises ConfigurationError where polars is not installed."""
+        from penstock.query.frames import to_polars
+
+        return to_polars(self)
+
     def to_json(self) -> dict[str, Any]:
         """The answer as plain data; decimals stay decimal.Decimal (`render` writes them as exact JSON numbers)."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in ("columns", "rows")}
