@@ -13,6 +13,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from penstock.errors import ConfigurationError
 from penstock.model import Field
 from penstock.query.request import parse_value
+from penstock.serve.audit import Audit
 from penstock.serve.keys import Key, KeyStore, id_of, matches
 from penstock.serve.limits import RateLimits
 from penstock.serve.problems import Problem
@@ -56,7 +57,7 @@ class Access:
         return self.scope.entities is None or bool(self.scope.entities.get(entity))
 
     def entity(self, name: str, field: Field, asked: Any) -> Any:
-        """The canonical value of the entity that is answered for. With a narrowed scope it is the scope's own value: what was asked only chooses among them.
+        """The entity that is answered for. With a narrowed scope it is the scope's own value: what was asked only chooses among them.
 
         name, field: of the entity. asked: None for the one there is. Raises Problem 403 for an entity outside of the scope, and 422 if it must be named.
         """
@@ -64,7 +65,7 @@ class Access:
         if open_values is None:
             if asked is None:
                 raise Problem(422, "entity: it is missing.", parameter="entity", hint=f"say whose numbers: a value of {name}")
-            return parse_value(field, asked, "entity")
+            return asked
         if asked is None:
             if len(open_values) == 1:
                 return next(iter(open_values.values()))
@@ -82,8 +83,10 @@ class Access:
 class Gate:
     """Verifies credentials, and lets requests in."""
 
-    def __init__(self, keys: KeyStore, tokens: Tokens, rates: RateLimits, now: Any, *, rate: int, minimum_audience: int) -> None:
-        self.keys, self.tokens, self.rates, self.now = keys, tokens, rates, now
+    def __init__(
+        self, keys: KeyStore, tokens: Tokens, rates: RateLimits, audit: Audit, now: Any, *, rate: int, minimum_audience: int
+    ) -> None:
+        self.keys, self.tokens, self.rates, self.audit, self.now = keys, tokens, rates, audit, now
         self.rate, self.minimum_audience = rate, minimum_audience
         self._asking = anyio.CapacityLimiter(8)  # keys that the table is asked for at once: strangers must not take all threads
 
@@ -118,13 +121,20 @@ class Gate:
 
     async def admit(self, request: Request, bearer: HTTPAuthorizationCredentials | None, cookie: str | None) -> Access:
         """The rights that a request comes with. Raises Problem 401 and 429."""
-        if bearer is not None:
-            access = await self.verify(bearer.credentials)
-        elif cookie is not None and not request.headers.get("authorization") and _same_origin(request):
-            access = await self.verify(cookie)
-        else:
-            raise _unauthorized("There is no key in the request.")
-        self.rates.spend(access.key.id, access.key.rate or self.rate)
+        key = None
+        try:
+            if bearer is not None:
+                key = id_of(bearer.credentials)
+                access = await self.verify(bearer.credentials)
+            elif cookie is not None and not request.headers.get("authorization") and _same_origin(request):
+                access = await self.verify(cookie)
+            else:
+                raise _unauthorized("There is no key in the request.")
+            key = access.key.id
+            self.rates.spend(key, access.key.rate or self.rate)
+        except Problem as problem:
+            self.audit.record("enter", problem.kind, key=key, path=request.url.path, client=request.client and request.client.host)
+            raise
         return access
 
 

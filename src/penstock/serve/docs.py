@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from penstock.serve.problems import PROBLEM_SCHEMA
+from penstock.serve.schemas import SCHEMAS
 from penstock.serve.service import Service
 
 ASSETS = "/docs/assets"
@@ -64,7 +65,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI 3.1 document of an application: FastAPI's, with our problems in the place of its own errors."""
     document = get_openapi(title=app.title, version=app.version, openapi_version="3.1.0", description=app.description, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Problem"] = PROBLEM_SCHEMA
+    schemas.update(SCHEMAS, Problem=PROBLEM_SCHEMA)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     for path in document["paths"].values():

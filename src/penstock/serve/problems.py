@@ -57,10 +57,15 @@ class Problem(RouteError):
         self.status = status
         self.members = {**({"parameter": parameter} if parameter else {}), **({"hint": hint} if hint else {}), **members}
 
+    @property
+    def kind(self) -> str:
+        """The last part of its type."""
+        return KINDS.get(self.status, KINDS[500])[0]
+
     def data(self) -> dict[str, Any]:
         """The members of the answer."""
-        kind, title = KINDS.get(self.status, ("about:blank", "Error"))
-        return {"type": f"urn:penstock:problem:{kind}", "title": title, "status": self.status, "detail": self.detail, **self.members}
+        title = KINDS.get(self.status, KINDS[500])[1]
+        return {"type": f"urn:penstock:problem:{self.kind}", "title": title, "status": self.status, "detail": self.detail, **self.members}
 
     def response(self) -> Response:
         """The answer."""

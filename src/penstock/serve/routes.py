@@ -11,6 +11,8 @@ from starlette.responses import JSONResponse, Response
 from penstock.model.units import iso
 from penstock.serve.access import Access, Anyone
 from penstock.serve.problems import documented
+from penstock.serve.routes_query import query_router
+from penstock.serve.schemas import answer_of, ref
 from penstock.serve.service import Service
 
 
@@ -18,6 +20,7 @@ def add_api(app: FastAPI, service: Service) -> None:
     """Add the API's routes."""
     app.include_router(health_router(service))
     app.include_router(account_router(service))
+    app.include_router(query_router(service))
 
 
 def health_router(service: Service) -> APIRouter:
@@ -40,7 +43,11 @@ def account_router(service: Service) -> APIRouter:
     """Who one is."""
     router = APIRouter(prefix="/v1", tags=["keys"])
 
-    @router.get("/me", summary="What the key is, and how far it reaches.", responses=documented(401, 403, 429, 503))
+    @router.get(
+        "/me",
+        summary="What the key is, and how far it reaches.",
+        responses={**answer_of(ref("Me"), "The key."), **documented(401, 429, 503)},
+    )
     async def me(access: Anyone) -> Response:
         return JSONResponse(who(access, service), headers={"Cache-Control": "no-store"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any, Mapping, Sequence
 
@@ -69,8 +70,8 @@ class Scope:
         except ConfigurationError:  # nothing is left
             return False
 
-    def values(self, name: str, field: Field) -> dict[Any, Any] | None:
-        """The canonical values of an entity's field that are open, each by itself; None for all of them. A field that is not named has none.
+    def values(self, name: str, field: Field) -> dict[Any, str] | None:
+        """The values of an entity's field that are open: by what the field holds for each, its text. None for all of them; a field that is not named has none.
 
         Values that the field cannot hold are passed over: no entity is called so.
         """
@@ -78,11 +79,8 @@ class Scope:
             return None
         found = {}
         for text in self.entities.get(name, ()):
-            try:
-                value = parse_value(field, text, name)
-            except QueryError:
-                continue
-            found[value] = value
+            with contextlib.suppress(QueryError):
+                found[parse_value(field, text, name)] = text
         return found
 
 
