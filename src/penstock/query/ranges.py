@@ -62,9 +62,8 @@ def parse_time(value: Any, what: str, calendar: Calendar, now: int) -> tuple[int
     except UsageError as problem:
         if isinstance(problem, QueryError):
             raise
-        raise QueryError(
-            problem.message, hint=f'{problem.hint or "ask for a shorter range"}; or relative: "now", "today", "-24h"'
-        ) from None
+        message = problem.message if problem.message.startswith(what) else f"{what}: {problem.message}"
+        raise QueryError(message, hint=f'{problem.hint or "ask for a shorter range"}; or relative: "now", "today", "-24h"') from None
     return _inside(time, value, what), False
 
 

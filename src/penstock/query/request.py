@@ -173,20 +173,21 @@ def comparison_names(one: Output) -> list[str]:
 def _range(
     rollup: Rollup, calendar: Calendar, range: str | None, start: Any, end: Any, now: int, newest: int | None, dimensions: set[str]
 ) -> tuple[int, int]:
-    """The range as event times. What is relative is moved outwards to the borders of the finest windows that are kept there."""
+    """The range as event times. What is relative is moved outwards to the borders of the finest windows that are kept there; up to now is with the one that runs."""
+
+    def outwards(time: int, up: bool) -> int:
+        return _snapped(rollup, time + (up and time == now), newest, dimensions, up)
+
     if range is not None:
         if start is not None or end is not None:
             raise QueryError("range: start or end is given as well", hint="say range, or start and end")
         begin, stop, to_now = parse_range(range, calendar, now)
-        return begin, (_snapped(rollup, stop, newest, dimensions, up=True) if to_now else stop)
+        return begin, outwards(stop, True) if to_now else stop
     if start is None:
         raise QueryError("start: it is not said which time is asked for", hint='say range="last_7d", or start and end')
     begin, away = parse_time(start, "start", calendar, now)
     stop, until = (now, True) if end is None else parse_time(end, "end", calendar, now)
-    return (
-        _snapped(rollup, begin, newest, dimensions, up=False) if away else begin,
-        _snapped(rollup, stop, newest, dimensions, up=True) if until else stop,
-    )
+    return outwards(begin, False) if away else begin, outwards(stop, True) if until else stop
 
 
 def _snapped(rollup: Rollup, time: int, newest: int | None, dimensions: set[str], up: bool) -> int:
