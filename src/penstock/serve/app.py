@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, AsyncIterator, Callable, Sequence
+from typing import Any, AsyncIterator, Callable, Collection, Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -12,20 +12,34 @@ from starlette.middleware.gzip import GZipMiddleware
 import penstock
 from penstock.serve.docs import add_docs
 from penstock.serve.headers import SafeHeaders
-from penstock.serve.limits import SizeLimits
+from penstock.serve.limits import ASGIApp, SizeLimits
 from penstock.serve.problems import add_problems
+from penstock.serve.reception import add_reception
 from penstock.serve.routes import add_api
 from penstock.serve.service import Service
 
 Part = Callable[[FastAPI, Service], None]
 
 # What a server is made of. A part adds its routes to the application; see Service for what else it may register.
-PARTS: tuple[Part, ...] = (add_docs, add_api)
+PARTS: tuple[Part, ...] = (add_docs, add_api, add_reception)
 
 DESCRIPTION = """Measures of roll-ups, exact and with all that says how far they can be trusted: `as_of`, completeness, error bounds.
 
 Send a key, or a token made of one: `Authorization: Bearer pk_…`. What a key reaches is its own: `/v1/me`. Errors are RFC 9457 problem details that name
 the `parameter` to mend and give a `hint`. Times are ISO 8601."""
+
+
+class Cors(CORSMiddleware):
+    """Answers browsers for all parts but those that do so themselves. but: the beginnings of their paths."""
+
+    def __init__(self, app: ASGIApp, *, but: Collection[str], **options: Any) -> None:
+        super().__init__(app, **options)
+        self._but = tuple(but)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request."""
+        own = scope["type"] == "http" and scope["path"].startswith(self._but)
+        await (self.app if own else super().__call__)(scope, receive, send)
 
 
 def create_app(service: Service, parts: Sequence[Part] = PARTS) -> FastAPI:
@@ -62,7 +76,7 @@ def create_app(service: Service, parts: Sequence[Part] = PARTS) -> FastAPI:
             "allow_methods": ["GET", "POST"],
             "allow_headers": ["Authorization", "Content-Type"],
         }
-        middle.append((CORSMiddleware, {**cors, "expose_headers": expose, "max_age": 600}))
+        middle.append((Cors, {**cors, "expose_headers": expose, "max_age": 600, "but": service.cors}))
     for kind, options in middle:
         app.add_middleware(kind, **options)
     return app

@@ -26,7 +26,8 @@ class Service:
     """A deployment that is served: its stores, its settings, who may do what, and what is kept in memory.
 
     Parts of the server (reception, dashboard) register here what they need beyond routes: `bodies[PATH PREFIX] = bytes`, a limit of their own for what is posted
-    there, and `lifespans.append(FUNCTION)`, an async context manager that is entered when the server starts and left when it stops.
+    there, `cors.add(PATH PREFIX)` where they answer browsers' preflights themselves, and `lifespans.append(FUNCTION)`, an async context manager that is entered
+    when the server starts and left when it stops.
 
     Raises ConfigurationError for settings that cannot work.
     """
@@ -45,6 +46,7 @@ class Service:
         self.catalog = Catalog(lambda: deployment.table, self.now)
         self.engine = Engine(deployment, settings.threads, settings.cache)
         self.bodies: dict[str, int] = {}
+        self.cors: set[str] = set()
         self.lifespans: list[Lifespan] = []
         self.stopping = False  # set when the server is told to stop: whoever streams ends
 
