@@ -115,6 +115,13 @@ class Gate:
         via = "session" if claims.use == SESSION else "token"
         return Access(key, scope, via, claims.expires, max(floor, claims.minimum_audience))
 
+    async def still(self, access: Access) -> None:
+        """Raise Problem 401 if rights that were verified have ended since. A key's scope never changes."""
+        key = await self._key(access.key.id)
+        now = self.now()
+        if key is None or key.state(now) != "active" or (access.expires is not None and access.expires <= now):
+            raise _unauthorized("The key has ended.")
+
     async def _key(self, id: str) -> Key | None:
         known, key = self.keys.peek(id)
         return key if known else await anyio.to_thread.run_sync(self.keys.find, id, limiter=self._asking)

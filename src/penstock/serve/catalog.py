@@ -23,13 +23,17 @@ class Catalog:
 
     def rollup(self, name: str) -> Rollup:
         """A roll-up that is published. Raises NotFoundError, without naming others: not everybody may know them."""
-        found = self._find("rollup", name)
+        found = self._find("rollup", name)[1]
         assert isinstance(found, Rollup)
         return found
 
+    def definition(self, what: str, name: str) -> BoltDefinition:
+        """The published definition of the bolt that makes a roll-up or a dataset. Raises NotFoundError, without naming others."""
+        return self._find(what, name)[0]
+
     def schema(self, dataset: str) -> Schema:
         """The schema of a dataset that is archived. Raises NotFoundError, without naming others."""
-        found = self._find("dataset", dataset)
+        found = self._find("dataset", dataset)[1]
         assert isinstance(found, Schema)
         return found
 
@@ -37,12 +41,12 @@ class Catalog:
         """All that are published. what: "rollup" or "dataset"."""
         return Registry(self._table()).names(what)
 
-    def _find(self, what: str, name: str) -> Rollup | Schema:
+    def _find(self, what: str, name: str) -> tuple[BoltDefinition, Rollup | Schema]:
         key, now = (what, name), self._now()
         with self._lock:
             found = self._known.get(key)
         if found is not None and 0 <= now - found[0] < BELIEVED:
-            return found[2]
+            return found[1], found[2]
         try:
             definition = Registry(self._table()).provider(what, name)
         except NotFoundError:
@@ -54,4 +58,4 @@ class Catalog:
             made = definition.rollup(name) if what == "rollup" else Schema.from_json(definition.schema)
         with self._lock:
             self._known[key] = now, definition, made
-        return made
+        return definition, made

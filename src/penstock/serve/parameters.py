@@ -128,6 +128,37 @@ class TrendAddress(BaseModel):
         return {**asked, "by": names(self.by), "where": condition(self.where), "minimum_audience": audience, "max_rows": max_rows}
 
 
+class LiveAddress(BaseModel):
+    """The parameters of a live stream."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entity: Annotated[str, Field(max_length=2000)] | None = Field(None, description=_ENTITY)
+    measures: list[str] | None = Field(None, description=_MEASURES + " Commas between, or repeated.")
+    minutes: int = Field(60, ge=1, le=1440, description="So many minutes up to now, the running one included.")
+    interval: Annotated[str, Field(min_length=1, max_length=200)] = Field("1m", description=_INTERVAL)
+    timezone: Annotated[str, Field(min_length=1, max_length=200)] = Field("UTC", description=_ZONE)
+    by: list[str] = Field([], description=_BY + " Commas between, or repeated.")
+    where: list[str] = Field([], description=_WHERE + " As JSON, or country=DE; repeated ones must all hold.")
+    clock: Literal["wall", "events"] = Field(
+        "wall", description="What \"now\" is: the server's clock, or the newest event's time (of traffic that is replayed)."
+    )
+    minimum_audience: int | None = Field(None, ge=1, le=1_000_000_000, description=_AUDIENCE)
+
+    def arguments(self, *, floor: int, max_rows: int) -> dict[str, Any]:
+        """The keyword arguments of `Analytics.query`, but for entity and now. Raises Problem 422."""
+        return {
+            "range": f"last_{self.minutes}m",
+            "interval": self.interval,
+            "timezone": self.timezone,
+            "measures": None if self.measures is None else names(self.measures),
+            "by": names(self.by),
+            "where": condition(self.where),
+            "minimum_audience": max(self.minimum_audience or 0, floor) or None,
+            "max_rows": max_rows,
+        }
+
+
 def moment(text: str | None) -> str | int | None:
     """Microseconds as a number, everything else as it is."""
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) > 8 else text

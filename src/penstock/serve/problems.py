@@ -79,17 +79,21 @@ _PARAMETER = re.compile(r"([a-z_]+)(?:(?:, | and )[a-z_]+)*: ")  # how a QueryEr
 def problem_of(error: PenstockError) -> Problem:
     """The problem that an error of ours stands for."""
     if isinstance(error, QueryError):
-        named = _PARAMETER.match(error.message)
-        return Problem(422, error.message, parameter=named[1] if named else None, hint=error.hint)
+        return _wrong(error)
     if isinstance(error, NotFoundError):
         return Problem(404, error.message, hint=error.hint)
     if error.retriable:
         log.warning("a store does not answer: %s", error.message)
         return Problem(503, "A store does not answer now.", hint="try again in a moment", headers={"Retry-After": str(RETRY_AFTER)})
     if isinstance(error, UsageError) and not isinstance(error, ConfigurationError):
-        return Problem(422, error.message, hint=error.hint)
+        return _wrong(error)
     log.error("%s", error, exc_info=error)
     return Problem(500, "The server made a mistake, and its log says which.")
+
+
+def _wrong(error: UsageError) -> Problem:
+    named = _PARAMETER.match(error.message)
+    return Problem(422, error.message, parameter=named[1] if named else None, hint=error.hint)
 
 
 def add_problems(app: FastAPI) -> None:

@@ -130,6 +130,10 @@ ME = _object(
     },
 )
 
+TOKEN = _object("A token.", {"token": _TEXT, "expires": _TEXT})
+SAVED = _object("A saved query.", {"name": _TEXT, "rollup": _TEXT, "query": {"type": "object", "description": "As the body of a query."}})
+SAVED_LIST = _object("Saved queries.", {"saved": {"type": "array", "items": SAVED}})
+
 SCHEMAS = {"Answer": ANSWER, "Rollup": ROLLUP, "Trend": TREND, "Scope": SCOPE, "Me": ME}
 
 
