@@ -7,9 +7,12 @@ import datetime as dt
 import functools
 import re
 import zoneinfo
+from typing import Sequence
+
+import numpy as np
 
 from penstock.errors import QueryError, UsageError
-from penstock.model.units import HOUR, MINUTE, from_datetime, instant, iso, to_datetime
+from penstock.model.units import DAY, HOUR, MINUTE, SECOND, from_datetime, instant, iso, to_datetime
 
 LENGTHS = {"m": MINUTE, "h": HOUR}  # of units that the clock has; those of the calendar have no length of their own
 MONTHS = {"mo": 1, "y": 12}
@@ -64,6 +67,26 @@ class Calendar:
     def text(self, time: int) -> str:
         """ISO 8601 with the zone's offset, Z for UTC."""
         return iso(time) if self.utc else to_datetime(time).astimezone(self.zone).isoformat()
+
+    def texts(self, times: Sequence[int | None]) -> list[str | None]:
+        """`text` of many, None for None: those of a day at once."""
+        some = np.array([time for time in times if time is not None], np.int64)
+        if len(some) < 24:
+            return [None if time is None else self.text(time) for time in times]
+        ends = np.zeros_like(some) if self.utc else some // DAY
+        shown: dict[int, str] = {}
+        for day in np.unique(ends).tolist():
+            here = some if self.utc else some[ends == day]
+            offset = self.offset(day * DAY)
+            if offset != self.offset((day + 1) * DAY) or offset % MINUTE:  # the clocks change that day
+                shown.update((time, self.text(time)) for time in here.tolist())
+                continue
+            ahead = "Z" if self.utc else f"{'-' if offset < 0 else '+'}{abs(offset) // HOUR:02}:{abs(offset) % HOUR // MINUTE:02}"
+            whole = here % SECOND == 0
+            for those, unit in ((here[whole], "s"), (here[~whole], "us")):
+                texts = np.datetime_as_string((those + offset).view("datetime64[us]"), unit=unit).tolist()
+                shown.update((time, text + ahead) for time, text in zip(those.tolist(), texts))
+        return [None if time is None else shown[time] for time in times]
 
     def parse(self, value: str | int | dt.datetime, what: str) -> int:
         """The event time of an ISO 8601 text or a datetime, in this zone unless it has one of its own; or of a number. Raises UsageError, naming `what`."""

@@ -58,22 +58,33 @@ class CellReader:
         span, ranges, by_dimensions = Granularity(width).span, self.ranges[level], self._by_dimensions()
         wanted = {(start // width // span, (stop // width - 1) // span) for one in ranges.values() for start, stop in one}
         at, name = len(self.prefix) + 1, self.plan.rollup.table(width)
+        windows, groups, places = _Known(self.question.windows.of), self.groups, _Known(lambda column: self._place(column, ranges, width))
         for row, cells in itertools.chain.from_iterable(self._rows(name, first, last) for first, last in joined(wanted)):
             group = by_dimensions(row)
             if group is None:
                 continue
-            bucket = int.from_bytes(row[at : at + 4], "big") * span
+            base = int.from_bytes(row[at : at + 4], "big") * span * width
             for column, cell in cells.items():
-                generation, offset, shard = split_column(column)
-                if generation == self.generation and shard in ranges:
-                    time = (bucket + offset) * width
-                    if any(start <= time < stop for start, stop in ranges[shard]):
-                        self.groups.setdefault((self.question.windows.of(time), group), []).append(cell)
+                place = places[column]
+                if place is not None:
+                    time = base + place[0]
+                    for start, stop in place[1]:
+                        if start <= time < stop:
+                            key = windows[time], group
+                            if key in groups:
+                                groups[key].append(cell)
+                            else:
+                                groups[key] = [cell]
             if len(self.groups) > self.question.max_rows:
                 raise QueryError(
                     f"by: there are more than {self.question.max_rows:,} rows (max_rows)",
                     hint="ask for a shorter range, a longer interval, fewer dimensions, a filter, or a larger max_rows",
                 )
+
+    def _place(self, column: bytes, ranges: Mapping[bytes, list[tuple[int, int]]], width: int) -> tuple[int, list[tuple[int, int]]] | None:
+        """How far into its row's bucket a column's window starts, and what is to be read of its shard; None for one that is passed over."""
+        generation, offset, shard = split_column(column)
+        return (offset * width, ranges[shard]) if generation == self.generation and shard in ranges else None
 
     def _rows(self, table: str, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """The rows of the buckets first to last."""
@@ -110,6 +121,18 @@ class CellReader:
             return known[tail]
 
         return group
+
+
+class _Known(dict[Any, Any]):
+    """What a function gives, asked once for each argument."""
+
+    def __init__(self, of: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.of = of
+
+    def __missing__(self, key: Any) -> Any:
+        value = self[key] = self.of(key)
+        return value
 
 
 def merged(plan: RollupPlan, cells: Sequence[bytes]) -> bytes:

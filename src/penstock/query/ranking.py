@@ -42,7 +42,7 @@ def choose_groups(plan: RollupPlan, question: Question, cells: Mapping[Group, by
     together: dict[tuple[Any, ...], list[bytes]] = {}
     for (_, group), cell in cells.items():
         together.setdefault(group, []).append(cell)
-    found = [(group, by.value(decode_cell(plan, merged(plan, some)))[0]) for group, some in together.items()]
+    found = [(group, by.value(decode_cell(plan, merged(plan, some)))) for group, some in together.items()]
     found.sort(key=lambda one: tuple((value is None, 0 if value is None else value) for value in one[0]))
     found.sort(key=lambda one: (one[1] is not None, 0 if one[1] is None else one[1]), reverse=True)
     return Choice(by, found, question.top)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping, Sequence
+from typing import Any, Hashable, Mapping, Sequence, TypeVar
 
 from penstock.kernels import RollupPlan, decode_cell
 from penstock.model import Field
@@ -16,6 +16,7 @@ from penstock.query.merge import Group, merged
 from penstock.query.ranking import Choice
 from penstock.query.request import TIME, Question, comparison_names
 
+Key = TypeVar("Key", bound=Hashable)
 _Row = tuple[Any, ...]  # one value a column: the window's start, canonical dimension values, measures
 
 
@@ -32,7 +33,6 @@ class Values:
     hidden: dict[Group, frozenset[int]]
     hidden_rest: dict[int, frozenset[int]]
     hidden_totals: frozenset[int]
-    saturated: set[str]
 
 
 class Valuer:
@@ -41,18 +41,22 @@ class Valuer:
     def __init__(self, plan: RollupPlan, question: Question) -> None:
         self.plan, self.question = plan, question
         self.saturated: set[str] = set()
-        empty = empty_state(plan)
-        self.nothing = [one.value(empty)[0] for one in question.outputs]
+        self.nothing = [one.value(empty_state(plan)) for one in question.outputs]
 
-    def values(self, cell: bytes, without: frozenset[int] = frozenset()) -> list[Any]:
-        """A cell's measures, None for those that are hidden."""
-        state, made = decode_cell(self.plan, cell), []
-        for place, one in enumerate(self.question.outputs):
-            value, cut = one.value(state)
+    def table(self, cells: Mapping[Key, bytes], without: Mapping[Key, frozenset[int]]) -> dict[Key, list[Any]]:
+        """The measures of cells, None for those that are hidden."""
+        states = [decode_cell(self.plan, cell) for cell in cells.values()]
+        columns = []
+        for one in self.question.outputs:
+            values, cut = one.column(states)
+            columns.append(values)
             if cut:
                 self.saturated.add(one.name)
-            made.append(None if place in without else value)
-        return made
+        found = dict(zip(cells, map(list, zip(*columns))))
+        for key, places in without.items():
+            for place in places:
+                found[key][place] = None
+        return found
 
     def of(self, cells: Mapping[Group, bytes], starts: Sequence[int], choice: Choice | None) -> Values:
         """The measures of what was read. starts: of the answer's windows. choice: the groups that `top` keeps, None for all."""
@@ -63,31 +67,24 @@ class Valuer:
         if question.minimum_audience is not None:
             rows = {**kept, **{(window, _REST): cell for window, cell in rest.items()}}
             small = hidden(plan, question.outputs, question.minimum_audience, rows, bool(question.by))
-        none: frozenset[int] = frozenset()
-        groups = {group: self.values(cell, small.get(group, none)) for group, cell in kept.items()}
+        hidden_rest = {window: places for (window, group), places in small.items() if group == _REST}
+        hidden_groups = {group: places for group, places in small.items() if group in kept}
+        groups = self.table(kept, hidden_groups)
         if not question.by:
             groups.update({(window, ()): self.nothing for window in starts if (window, ()) not in groups})
-        totals, hidden_totals = None, none
+        totals, hidden_totals = None, frozenset[int]()
         if question.totals:
             totals, hidden_totals = self._totals([*kept.values(), *rest.values()])
-        return Values(
-            groups,
-            {window: self.values(cell, small.get((window, _REST), none)) for window, cell in rest.items()} if question.other else {},
-            totals,
-            {group: places for group, places in small.items() if group in kept},
-            {window: places for (window, group), places in small.items() if group == _REST and question.other},
-            hidden_totals,
-            self.saturated,
-        )
+        if not question.other:
+            rest, hidden_rest = {}, {}
+        return Values(groups, self.table(rest, hidden_rest), totals, hidden_groups, hidden_rest, hidden_totals)
 
     def _totals(self, cells: Sequence[bytes]) -> tuple[list[Any], frozenset[int]]:
         if not cells:
             return self.nothing, frozenset()
-        cell, minimum = merged(self.plan, cells), self.question.minimum_audience
-        small: frozenset[int] = frozenset()
-        if minimum is not None:
-            small = hidden(self.plan, self.question.outputs, minimum, {(0, ()): cell}, False).get((0, ()), small)
-        return self.values(cell, small), small
+        whole, minimum = {(0, ()): merged(self.plan, cells)}, self.question.minimum_audience
+        small = {} if minimum is None else hidden(self.plan, self.question.outputs, minimum, whole, False)
+        return self.table(whole, small)[0, ()], small.get((0, ()), frozenset())
 
 
 _REST: tuple[Any, ...] = (object(),)  # stands for the groups left out, and is equal to no group
@@ -129,14 +126,14 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
     lines: list[tuple[_Row, frozenset[int]]] = []
     groups: dict[Group, list[Any] | None] = dict(now.groups)
     if pair is not None and before is not None:
-        groups = {**groups, **{group: None for group in pair.only_before(groups, before.groups)}}
-    nothing = Valuer(plan, question).nothing
+        groups.update(dict.fromkeys(pair.only_before(groups, before.groups)))
+    nothing, lead, none = Valuer(plan, question).nothing, question.interval is not None, frozenset[int]()
     for (window, group), values in groups.items():
         line = nothing if values is None else values
-        lead = group if question.interval is None else (window, *group)
         if pair is not None and before is not None:
             line = [*line, *change(question.outputs, line, pair.earlier(before.groups, window, group, nothing))]
-        lines.append(((*lead, *line), now.hidden.get((window, group), frozenset())))
+        hidden_here = now.hidden.get((window, group), none) if now.hidden else none
+        lines.append(((window, *group, *line) if lead else (*group, *line), hidden_here))
     ordered = _ordered(lines, columns, question)
     stop = None if question.limit is None else question.offset + question.limit
     kept = ordered[question.offset : stop]
@@ -147,8 +144,7 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
     for at, (window, line) in enumerate(sorted(now.rest.items())):
         if pair is not None and before is not None:
             line = [*line, *change(question.outputs, line, pair.earlier_rest(before.rest, window, nothing))]
-        lead = () if question.interval is None else (window,)
-        other.append(show.without_dimensions((*lead, *line)))
+        other.append(show.without_dimensions((window, *line) if lead else line))
         if window in now.hidden_rest:
             suppressed.append(Suppressed("other", at, _named(names, now.hidden_rest[window])))
     totals = None
@@ -159,7 +155,7 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
         totals = show.measures(line)
         if now.hidden_totals:
             suppressed.append(Suppressed("totals", None, _named(names, now.hidden_totals)))
-    return Made([show.row(row) for row, _ in kept], other, totals, tuple(suppressed), len(ordered), [row for row, _ in ordered])
+    return Made(show.rows([row for row, _ in kept]), other, totals, tuple(suppressed), len(ordered), [row for row, _ in ordered])
 
 
 def _named(names: Sequence[str], places: frozenset[int]) -> tuple[str, ...]:
@@ -181,13 +177,22 @@ class _Shower:
         self.lead = 0 if question.interval is None else 1
         self.calendar = question.calendar
 
+    def rows(self, lines: Sequence[_Row]) -> list[dict[str, Any]]:
+        """Rows, a column at a time."""
+        if not lines:
+            return []
+        columns = list(zip(*lines))
+        for name, field, kind in self.special:
+            place = self.names.index(name)
+            if kind == "timestamp":
+                columns[place] = tuple(self.calendar.texts(columns[place]))
+            else:
+                columns[place] = tuple(units(field, value) for value in columns[place])
+        return [dict(zip(self.names, values)) for values in zip(*columns)]
+
     def row(self, values: Sequence[Any]) -> dict[str, Any]:
         """A row."""
-        row = dict(zip(self.names, values))
-        for name, field, kind in self.special:
-            if name in row:
-                row[name] = show(field, kind, row[name], self.calendar)
-        return row
+        return self.rows([tuple(values)])[0]
 
     def without_dimensions(self, values: Sequence[Any]) -> dict[str, Any]:
         """The row of groups that were left out."""
@@ -219,7 +224,7 @@ def _ordered(found: list[tuple[_Row, frozenset[int]]], columns: Sequence[Column]
     for name, descending in reversed([*question.order, *usual]):
         place = names.index(name)
         nulls = [row for row in found if row[0][place] is None]
-        found = [row for row in found if row[0][place] is not None]
+        found = [row for row in found if row[0][place] is not None] if nulls else found
         found.sort(key=lambda row, at=place: row[0][at], reverse=descending)  # type: ignore[misc]
         found += nulls
     return found
