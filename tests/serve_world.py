@@ -10,12 +10,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent / "contract"))
-from query_world import BEGIN, DAY, MINUTE, World, by_site, events
+from query_world import BEGIN, DAY, HOUR, MINUTE, World, by_site, events, expected, iso
 
 from penstock.deployment import Deployment
 from penstock.serve.app import create_app
 from penstock.serve.scope import Scope
 from penstock.serve.service import Service
+
+__all__ = ["BEGIN", "DAY", "HOUR", "OURS", "SECRET_COST", "SECRET_COUNTRY", "THEIRS", "Served", "expected", "iso"]
 
 OURS, THEIRS = "shoes", "bakery"
 SECRET_COUNTRY, SECRET_COST = "Zembla", "7777777.7777"  # of the other site alone: not to be found in any answer to ours

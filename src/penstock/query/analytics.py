@@ -74,8 +74,15 @@ class Analytics:
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
     @classmethod
-    def on(cls, name: str) -> Analytics:
-        """The analytics of a deployment: "local:DIR" or a name in penstock.toml. Raises ConfigurationError, and NotFoundError where nothing ever ran."""
+    def on(cls, name: str, key: str | None = None) -> Analytics:
+        """The analytics of a deployment: "local:DIR" or a name in penstock.toml; or of a server, "https://HOST", asked with a key ($PENSTOCK_KEY unless given).
+
+        Raises ConfigurationError, and NotFoundError where nothing ever ran.
+        """
+        if name.startswith(("https://", "http://")):
+            from penstock.client import RemoteAnalytics
+
+            return RemoteAnalytics(name, key)
         from penstock.deployment import Deployment
 
         deployment = Deployment.named(name)

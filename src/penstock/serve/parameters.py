@@ -30,6 +30,7 @@ _TOTALS = "The measures of all groups and windows together, as `totals`."
 _AUDIENCE = "Measures that fewer people than this stand behind are null. The server's own floor holds as well."
 _COMPARE = "With which time before: three more columns for each measure."
 _NOW = "What relative times count from; the server's clock unless given."
+_ROWS = "More rows than this, before limit and top, are refused. The server's own limit holds as well."
 Compare = Literal["previous_period", "previous_day", "previous_week", "previous_month", "previous_year"]
 
 
@@ -55,12 +56,14 @@ class Parameters(BaseModel):
     totals: StrictBool = Field(False, description=_TOTALS)
     compare: Compare | None = Field(None, description=_COMPARE)
     minimum_audience: StrictInt | None = Field(None, ge=1, le=1_000_000_000, description=_AUDIENCE)
+    max_rows: StrictInt | None = Field(None, ge=1, le=1_000_000_000, description=_ROWS)
     now: Moment | None = Field(None, description=_NOW)
 
     def arguments(self, *, floor: int, max_rows: int) -> dict[str, Any]:
         """The keyword arguments of `Analytics.query`, but for the entity. floor: the least minimum_audience. max_rows: the most rows."""
         asked = self.model_dump(exclude={"entity"})
-        return {**asked, "minimum_audience": max(asked["minimum_audience"] or 0, floor) or None, "max_rows": max_rows}
+        most = min(asked["max_rows"] or max_rows, max_rows)
+        return {**asked, "minimum_audience": max(asked["minimum_audience"] or 0, floor) or None, "max_rows": most}
 
 
 class AddressParameters(BaseModel):
@@ -85,6 +88,7 @@ class AddressParameters(BaseModel):
     totals: bool = Field(False, description=_TOTALS)
     compare: Compare | None = Field(None, description=_COMPARE)
     minimum_audience: int | None = Field(None, ge=1, le=1_000_000_000, description=_AUDIENCE)
+    max_rows: int | None = Field(None, ge=1, le=1_000_000_000, description=_ROWS)
     now: Annotated[str, Field(max_length=200)] | None = Field(None, description=_NOW)
 
     def parameters(self) -> Parameters:
@@ -117,6 +121,7 @@ class TrendAddress(BaseModel):
     compare: Compare = Field("previous_period", description="With which time before.")
     falling: bool = Field(False, description="What shrank most, instead.")
     limit: int = Field(10, ge=1, le=1000, description="At most so many.")
+    least: float = Field(2.0, ge=0, le=1000, description="The score below which a change may well be chance.")
     minimum_audience: int | None = Field(None, ge=1, le=1_000_000_000, description=_AUDIENCE)
     now: Annotated[str, Field(max_length=200)] | None = Field(None, description=_NOW)
 

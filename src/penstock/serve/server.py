@@ -104,6 +104,7 @@ def serve(deployment: Deployment, bound: socket.socket, *, workers: int = 1, acc
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn stops cleanly, then raises the signal again: to end as after Ctrl-C
     if workers > 1:
         Multiprocess(config, sockets=[bound]).run()
+        raise KeyboardInterrupt  # it returns when a signal said stop; a single process raises this by itself
     else:
         uvicorn.Server(config).run(sockets=[bound])
 
