@@ -288,6 +288,22 @@ def test_a_change_against_nothing_has_no_percent(world: World) -> None:
     assert (row["cheapest_previous"], row["cheapest_change"], row["ctr_previous"], row["ctr_percent"]) == (None, None, None, None)
 
 
+def test_what_is_no_longer_kept_is_nothing_to_compare_with(new_table: Callable[[], Table]) -> None:
+    world = written(new_table(), minutes="3d")
+    now = max(one["ts"] for one in world.counted)
+    kept = (now - 3 * DAY) // MINUTE * MINUTE
+    start = -(-(kept + DAY - HOUR) // HOUR) * HOUR
+    answer = Analytics(world).query(
+        "by_site", entity="a", start=start, end=start + 2 * HOUR, interval="1m", compare="previous_day", measures=["views"]
+    )
+    before = [row["views_previous"] for row in answer]
+    gone = (kept - (start - DAY)) // MINUTE
+    assert 0 < gone < 120 and before[:gone] == [None] * gone and None not in before[gone:]
+    assert [reason for reason in answer.incomplete if reason.startswith("previous_day: windows before")]
+    with pytest.raises(QueryError, match="compare: start: .* nothing is kept any more"):
+        Analytics(world).query("by_site", entity="a", start=start, end=start + HOUR, interval="1m", compare="previous_week")
+
+
 def test_a_group_that_is_gone_is_compared_with_what_it_was(new_table: Callable[[], Table]) -> None:
     world = World(new_table(), partitions=1)
     world.produce(0, [one for one in events(5, 400) if one["ts"] < BEGIN + DAY or one["country"] != "FR"])
@@ -395,6 +411,19 @@ def test_the_comparison_and_the_rest_are_hidden_as_well(world: World) -> None:
     for row in (*answer.rows, *answer.other, answer.totals):
         assert {value for name, value in row.items() if name != "country"} == {None}
     assert {one.where for one in answer.suppressed} == {"rows", "other", "totals"}
+
+
+def test_a_small_group_is_not_among_the_largest_however_large(new_table: Callable[[], Table]) -> None:
+    world = World(new_table(), partitions=1)
+    made = [
+        {"ts": BEGIN + n, "site": "a", "kind": "view", "country": "DE" if n % 2 else "FR", "status": 200, "user": n, "cost": None}
+        for n in range(200)
+    ]
+    world.produce(0, made + [{**made[0], "ts": BEGIN + HOUR + n, "country": "NL", "user": n % 3} for n in range(500)])
+    world.count(0)
+    asked = {"entity": "a", "start": BEGIN, "end": BEGIN + DAY, "by": ["country"], "measures": ["views"], "order": "-views", "top": 1}
+    assert [row["country"] for row in Analytics(world).query("by_site", **asked)] == ["NL"]
+    assert [row["country"] for row in Analytics(world).query("by_site", **asked, minimum_audience=20)] != ["NL"]
 
 
 # Mistakes, and limits.

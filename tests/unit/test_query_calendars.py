@@ -6,7 +6,7 @@ import datetime as dt
 import zoneinfo
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import QueryError
@@ -38,6 +38,7 @@ def wall(time: int, zone: str) -> dt.datetime:
     return dt.datetime.fromtimestamp(time // 10**6, zoneinfo.ZoneInfo(zone))
 
 
+@settings(deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
     time=times,
@@ -74,6 +75,7 @@ def test_windows_follow_one_another_without_a_gap_and_begin_where_the_walls_cloc
             assert (shown.day, shown.month) == (1, 1)
 
 
+@settings(deadline=None)
 @given(zone=st.sampled_from(ZONES), time=times)
 def test_every_instant_lies_in_the_local_day_that_a_clock_shows(zone: str, time: int) -> None:
     days = made("1d", zone, time - 3 * DAY, time + 3 * DAY)

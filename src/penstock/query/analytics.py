@@ -17,6 +17,7 @@ from penstock.query.ranges import parse_time
 from penstock.query.request import MAX_ROWS, parse
 from penstock.query.standing import Standing
 from penstock.query.trends import Trend, trending
+from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
 
@@ -45,6 +46,16 @@ class _TableSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Known:
+    """What is known of a roll-up until some moment of the monotonic clock."""
+
+    until: float
+    definition: BoltDefinition
+    plan: RollupPlan
+    shards: tuple[ShardId, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class RollupInfo:
     """What can be asked of a roll-up. entity: its field and that field's kind. measures: name to kind. breakdowns: dimensions, and of each granularity how
     long it is kept, as text."""
@@ -62,7 +73,7 @@ class Analytics:
         with Analytics.on("local:data") as analytics:
             answer = analytics.query("by_advertiser", entity=42, start="2024-03-01", end="2024-03-02", interval="1h", measures=["clicks", "ctr"])
 
-    refresh: how many seconds a roll-up's published definition is taken as known; a `penstock publish` shows after so long at the latest. How far the stream has
+    refresh: how many seconds a roll-up's published definition and its list of partitions are taken as known; a `penstock publish` and a new partition show after so long at the latest. How far the stream has
     come is read anew for every question.
 
     Safe for use by several threads. Nothing is written.
@@ -70,7 +81,7 @@ class Analytics:
 
     def __init__(self, source: Source | Deployment, *, refresh: float = 2.0) -> None:
         self.source, self.refresh = source, refresh
-        self._known: dict[str, tuple[float, BoltDefinition, RollupPlan]] = {}
+        self._known: dict[str, _Known] = {}
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
     @classmethod
@@ -132,13 +143,19 @@ class Analytics:
             cached = self._plans[key] = definition, RollupPlan(definition.rollup(name))
         return cached[1]
 
-    def _served(self, name: str) -> tuple[BoltDefinition, RollupPlan]:
-        """The published definition of a roll-up, read anew once what is known is older than `refresh`."""
-        known = self._known.get(name)
-        if known is None or time.monotonic() >= known[0]:
-            definition = Registry(self.source.table).provider("rollup", name)
-            known = self._known[name] = time.monotonic() + self.refresh, definition, self._plan(definition, name)
-        return known[1], known[2]
+    def _served(self, name: str) -> tuple[BoltDefinition, RollupPlan, Standing]:
+        """The published definition of a roll-up, and its shards as they are now. Which definition and which shards there are is read anew once what is known of
+        that is older than `refresh`; else one read of the control cells does."""
+        known, table = self._known.get(name), self.source.table
+        if known is not None and time.monotonic() < known.until:
+            cells = table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN) for shard in known.shards])
+            found = [(shard, Control.decode(cell)) for shard, cell in zip(known.shards, cells) if cell is not None]
+            return known.definition, known.plan, Standing(found)
+        registry, until = Registry(table), time.monotonic() + self.refresh
+        definition = registry.provider("rollup", name)
+        shards = registry.shards(definition.bolt, definition.generation)
+        self._known[name] = _Known(until, definition, self._plan(definition, name), tuple(shard for shard, _ in shards))
+        return definition, self._known[name].plan, Standing(shards)
 
     def query(
         self,
@@ -207,8 +224,7 @@ class Analytics:
 
     def prepare(self, rollup: str, **question: Any) -> Prepared:
         """A question understood, and the control cells as they are now: what `answer` needs. The same parameters and errors as `query`."""
-        definition, plan = self._served(rollup)
-        standing = Standing(Registry(self.source.table).shards(definition.bolt, definition.generation))
+        definition, plan, standing = self._served(rollup)
         asked: dict[str, Any] = {**_DEFAULTS, **question}
         now = asked.pop("now")
         clock = self.source.now() if now is None else parse_time(now, "now", calendar_of("UTC"), self.source.now())[0]

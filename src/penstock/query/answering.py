@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
+from penstock.errors import QueryError
 from penstock.kernels import RollupPlan
 from penstock.model.units import duration_text
 from penstock.query.answer import Answer, Previous, Ranking
@@ -71,19 +72,24 @@ class _Reading:
     reader: CellReader
     cells: dict[Group, bytes]
 
+    @property
+    def windows(self) -> Sequence[int]:
+        """Where the windows start that are kept, of the range's."""
+        return self.question.windows.since(self.query.start)
+
 
 def answer(prepared: Prepared, table: Table, now: int) -> Answer:
     """The answer, read from the table. now: the wall clock. Raises QueryError."""
     plan, question, standing = prepared.plan, prepared.question, prepared.standing
     reading = _read(prepared, question, table)
-    before = None if question.compare is None else _read(prepared, earlier(question), table)
+    before = None if question.compare is None else _read_earlier(prepared, table)
     choice = None if question.top is None else choose_groups(plan, question, reading.cells)
     valuer = Valuer(plan, question)
-    values = valuer.of(reading.cells, question.windows.since(reading.query.start), choice)
+    values = valuer.of(reading.cells, reading.windows, choice)
     old, pair = None, None
     if before is not None:
-        old = valuer.of(before.cells, before.question.windows.since(before.query.start), choice)
-        pair = Pair(question, before.question)
+        old = valuer.of(before.cells, before.windows, choice)
+        pair = Pair(question, before.question, reading.windows, before.windows)
     made = make(plan, question, values, pair, old)
     behind, text = standing.furthest_behind, question.calendar.text
     field = plan.rollup.schema.columns[plan.rollup.entity]
@@ -119,6 +125,15 @@ def answer(prepared: Prepared, table: Table, now: int) -> Answer:
         suppressed=made.suppressed,
         version=prepared.version,
     )
+
+
+def _read_earlier(prepared: Prepared, table: Table) -> _Reading:
+    """What was read for the period that is compared with. Raises QueryError, naming `compare`."""
+    question = earlier(prepared.question)
+    try:
+        return _read(prepared, question, table)
+    except QueryError as problem:
+        raise QueryError(f"compare: {problem.message}", hint="leave compare out, or ask for a later range") from None
 
 
 def _read(prepared: Prepared, question: Question, table: Table) -> _Reading:

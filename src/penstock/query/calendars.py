@@ -84,7 +84,7 @@ class Calendar:
             ahead = "Z" if self.utc else f"{'-' if offset < 0 else '+'}{abs(offset) // HOUR:02}:{abs(offset) % HOUR // MINUTE:02}"
             whole = here % SECOND == 0
             for those, unit in ((here[whole], "s"), (here[~whole], "us")):
-                texts = np.datetime_as_string((those + offset).view("datetime64[us]"), unit=unit).tolist()
+                texts = np.datetime_as_string((those + offset).view("datetime64[us]"), unit=unit).tolist()  # type: ignore[call-overload]
                 shown.update((time, text + ahead) for time, text in zip(those.tolist(), texts))
         return [None if time is None else shown[time] for time in times]
 

@@ -37,9 +37,11 @@ def earlier(question: Question) -> Question:
 class Pair:
     """Windows of a range and those of an earlier one: first with first where they are months and years; else those as far from the first on the wall's clock."""
 
-    def __init__(self, now: Question, before: Question) -> None:
-        keys, others = self._keys(now), {key: window for window, key in self._keys(before).items()}
-        self.before_of = {window: others[key] for window, key in keys.items() if key in others}
+    def __init__(self, now: Question, before: Question, kept_now: Iterable[int], kept_before: Iterable[int]) -> None:
+        """kept_now, kept_before: the windows of each that are in the answer; the others are no longer kept by the table."""
+        present, earlier = set(kept_now), set(kept_before)
+        others = {key: window for window, key in self._keys(before).items() if window in earlier}
+        self.before_of = {window: others[key] for window, key in self._keys(now).items() if window in present and key in others}
         self.now_of = {before: window for window, before in self.before_of.items()}
 
     @staticmethod
@@ -58,7 +60,7 @@ class Pair:
         return keys
 
     def earlier(self, before: Mapping[Group, list[Any]], window: int, group: tuple[Any, ...], nothing: list[Any]) -> list[Any] | None:
-        """The values of a group in the window that one is compared with; those of no records where the group has none, None where there is no such window."""
+        """The values of a group in the window that one is compared with; those of no records where the group has none, None where there is no such window, or it is no longer kept."""
         other = self.before_of.get(window)
         return None if other is None else before.get((other, group), nothing)
 

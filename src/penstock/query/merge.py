@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,9 @@ from penstock.query.plan import QueryPlan, Segment
 from penstock.query.request import Question
 from penstock.table import Table
 
+_POOL = concurrent.futures.ThreadPoolExecutor(
+    16, thread_name_prefix="penstock-read"
+)  # for stores that answer over a network; a thread starts when needed
 MOST_ROWS = 256  # asked for by their keys at once; a scan of what is there is cheaper beyond that
 
 Group = tuple[int, tuple[Any, ...]]  # where the answer's window starts, and the canonical values of `by`
@@ -49,17 +53,26 @@ class CellReader:
 
     def read(self) -> dict[Group, bytes]:
         """A cell for each window and group that has any, merged of them all. Raises QueryError for more than the question's `max_rows`."""
-        for level in self.levels:
-            self._read_level(level)
+        jobs = [(level, *buckets) for level in self.levels for buckets in self._buckets(level)]
+        found: Iterable[Iterable[tuple[bytes, dict[bytes, bytes]]]] = itertools.starmap(self._rows, jobs)
+        if len(jobs) > 1 and getattr(self.table, "remote", False):
+            found = [answer.result() for answer in [_POOL.submit(lambda job: list(self._rows(*job)), job) for job in jobs]]
+        for (level, _, _), rows in zip(jobs, found):
+            self._take(level, rows)
         return {group: merged(self.plan, cells) for group, cells in self.groups.items()}
 
-    def _read_level(self, level: int) -> None:
+    def _buckets(self, level: int) -> list[tuple[int, int]]:
+        """The buckets of windows that are read of a level, first and last of those that lie side by side."""
         width = self.query.widths[level]
-        span, ranges, by_dimensions = Granularity(width).span, self.ranges[level], self._by_dimensions()
-        wanted = {(start // width // span, (stop // width - 1) // span) for one in ranges.values() for start, stop in one}
-        at, name = len(self.prefix) + 1, self.plan.rollup.table(width)
+        span = Granularity(width).span
+        return joined({(start // width // span, (stop // width - 1) // span) for one in self.ranges[level].values() for start, stop in one})
+
+    def _take(self, level: int, rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        """Sort the cells of some rows of a level into their groups."""
+        width = self.query.widths[level]
+        span, ranges, by_dimensions, at = Granularity(width).span, self.ranges[level], self._by_dimensions(), len(self.prefix) + 1
         windows, groups, places = _Known(self.question.windows.of), self.groups, _Known(lambda column: self._place(column, ranges, width))
-        for row, cells in itertools.chain.from_iterable(self._rows(name, first, last) for first, last in joined(wanted)):
+        for row, cells in rows:
             group = by_dimensions(row)
             if group is None:
                 continue
@@ -86,9 +99,9 @@ class CellReader:
         generation, offset, shard = split_column(column)
         return (offset * width, ranges[shard]) if generation == self.generation and shard in ranges else None
 
-    def _rows(self, table: str, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-        """The rows of the buckets first to last."""
-        breakdown = self.query.breakdown
+    def _rows(self, level: int, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        """The rows of the buckets first to last of a level."""
+        breakdown, table = self.query.breakdown, self.plan.rollup.table(self.query.widths[level])
         choices = self._choices()
         if choices is not None and math.prod(map(len, choices)) * (last - first + 1) <= MOST_ROWS:
             places = itertools.product(range(first, last + 1), itertools.product(*choices))

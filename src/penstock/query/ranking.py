@@ -8,6 +8,7 @@ from typing import Any, Mapping, Sequence
 
 from penstock.kernels import RollupPlan, decode_cell
 from penstock.query.answer import Ranking
+from penstock.query.audience import hidden
 from penstock.query.measures import Output
 from penstock.query.merge import Group, merged
 from penstock.query.request import Question
@@ -42,7 +43,10 @@ def choose_groups(plan: RollupPlan, question: Question, cells: Mapping[Group, by
     together: dict[tuple[Any, ...], list[bytes]] = {}
     for (_, group), cell in cells.items():
         together.setdefault(group, []).append(cell)
-    found = [(group, by.value(decode_cell(plan, merged(plan, some)))) for group, some in together.items()]
+    cells_of = {(0, group): merged(plan, some) for group, some in together.items()}
+    # A group that is too small must not show by its place that it is large in something.
+    small = hidden(plan, [by], question.minimum_audience, cells_of, True) if question.minimum_audience is not None else {}
+    found = [(group[1], None if group in small else by.value(decode_cell(plan, cell))) for group, cell in cells_of.items()]
     found.sort(key=lambda one: tuple((value is None, 0 if value is None else value) for value in one[0]))
     found.sort(key=lambda one: (one[1] is not None, 0 if one[1] is None else one[1]), reverse=True)
     return Choice(by, found, question.top)
