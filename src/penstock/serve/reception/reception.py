@@ -33,6 +33,7 @@ _BELIEVED = 2.0  # seconds that a schema is used before the registry is asked ag
 _LOCAL_BOUND = 35_000_000  # microseconds that an append to a local log takes at the most: it waits 30 s for another process
 _KAFKA_EXTRA = 30_000_000  # and one to Kafka, beyond its own time-out: an answer that is waited for
 _SETTLE = 5_000_000  # microseconds that a request of a dead process may still be on its way to a broker
+_TIDY = 3600.0  # seconds
 _STOP = 10.0  # seconds that a stopping server tries on
 
 
@@ -55,10 +56,22 @@ class Reception:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """While the server runs; what waits when it stops is appended first."""
+        tidying = asyncio.create_task(self._tidy())
         try:
             yield
         finally:
+            tidying.cancel()
             await anyio.to_thread.run_sync(self.close)
+
+    async def _tidy(self) -> None:
+        """Have idempotency keys dropped that are older than the window, where the table does not do so itself."""
+        deployment = self.service.deployment
+        while True:
+            await asyncio.sleep(_TIDY)
+            try:
+                await anyio.to_thread.run_sync(lambda: deployment.table.expire(deployment.now()))
+            except PenstockError as problem:
+                log.warning("old cells were not dropped: %s", problem)
 
     def close(self) -> None:
         """Append what waits, and let go of the threads."""
