@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, AsyncIterator
+from typing import Annotated, Any, AsyncIterator
 
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
@@ -15,7 +15,7 @@ from penstock.serve.routes_query import RollupName, entity_of
 from penstock.serve.service import Service
 
 EVENTS = "text/event-stream"
-LIVE = {
+LIVE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `answer` (data: as of a query, id: its version), `problem` (problem details), `bye` when the server stops.",
         "content": {EVENTS: {"schema": {"type": "string"}}},
