@@ -26,6 +26,7 @@ SERVERS = {
     "redshift": "the warehouse: host, port, database, user, password by reference, schema, iam_role; or iam, cluster_identifier or workgroup",
     "storm": "the cluster: nimbus, workers, parallelism, python, worker_heap, options",
     "metrics": "Prometheus: port",
+    "serve": "`penstock serve`: signing_key, origins, rate and more (docs/api.md)",
 }
 NEEDED = {
     "kafka": ("bootstrap",),
@@ -34,6 +35,7 @@ NEEDED = {
     "redshift": ("database", "iam_role"),
     "storm": ("nimbus",),
     "metrics": ("port",),
+    "serve": (),
 }
 KEYS = {"local", "partitions", "topics", *SERVERS}
 

@@ -42,6 +42,10 @@ class NotFoundError(UsageError, LookupError):
     """A topic, roll-up, dataset or topology that is not there."""
 
 
+class AccessError(UsageError, PermissionError):
+    """A key that a server does not know, or that does not reach what was asked."""
+
+
 class CorruptionError(PenstockError):
     """Stored bytes fail their checksum or do not parse. Never retried, never guessed around."""
 

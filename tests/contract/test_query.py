@@ -181,7 +181,7 @@ def test_only_the_published_generation_is_served(new_table: Callable[[], Table])
     world.define(by_site(all=Count()))
     world.start("earliest")
     world.pending[0] = made
-    analytics, asked = Analytics(world), {"entity": "a", "start": BEGIN, "end": END}
+    analytics, asked = Analytics(world, refresh=0), {"entity": "a", "start": BEGIN, "end": END}
     wanted = sum(one["site"] == "a" for one in made)
     world.count(0)
     assert analytics.query("by_site", **asked).generation == old

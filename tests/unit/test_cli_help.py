@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,12 +17,16 @@ from penstock.cli.reference import reference
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# Each command by its words: ("storm", "list").
-LEAVES = {
-    (one.name or "", *((verb,) if verb else ())): inner
-    for one in COMMANDS
-    for verb, inner in (one.commands.items() if isinstance(one, click.Group) else [("", one)])
-}
+def leaves(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """The commands within one that do something, by their words: ("storm", "list")."""
+    if isinstance(command, click.Group):
+        for verb, inner in command.commands.items():
+            yield from leaves(inner, (*words, verb))
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield words, command
+
+
+LEAVES = {words: command for one in COMMANDS for words, command in leaves(one, (one.name or "",))}
 
 
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import ModuleType
 from typing import Any
 
@@ -146,6 +147,35 @@ def test_lines_are_found_and_blank_ones_left_out(block: bytes) -> None:
     for backend in (compiled, reference_encode):
         starts, lengths, end = backend.find_lines(block)
         assert [block[s : s + n] for s, n in zip(starts.tolist(), lengths.tolist())] == expected and end == len(whole)
+
+
+TOKENS = [b"[", b"]", b"{", b"}", b",", b'"', b"\\", b" ", b"\n", b"1", b"x", b'"a"', b'{"k":[1,"]"]}', b'"\\""']
+
+
+@given(body=st.lists(st.sampled_from(TOKENS)).map(b"".join), wrapped=st.booleans(), most=st.integers(0, 6))
+@settings(max_examples=500, deadline=None)
+def test_elements_of_an_array_are_the_references(body: bytes, wrapped: bool, most: int) -> None:
+    block = b" [" + body + b"]\n" if wrapped else body
+    found = []
+    for backend in (compiled, reference_encode):
+        try:
+            starts, lengths = backend.find_elements(block, most)
+            found.append([block[s : s + n] for s, n in zip(starts.tolist(), lengths.tolist())])
+        except (ValueError, OverflowError) as problem:
+            found.append((type(problem), str(problem)))
+    assert found[0] == found[1]
+
+
+@given(
+    values=st.lists(
+        st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_elements_of_an_array_are_its_values(values: list[object]) -> None:
+    for block in (json.dumps(values).encode(), json.dumps(values, indent=2, ensure_ascii=False).encode()):
+        starts, lengths = compiled.find_elements(block, len(values))
+        assert [json.loads(block[s : s + n]) for s, n in zip(starts.tolist(), lengths.tolist())] == values
 
 
 @given(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import QueryError
@@ -17,6 +17,7 @@ WIDTHS = (MINUTE, HOUR, DAY)
 minutes = st.integers(0, 5 * 1440).map(lambda minute: minute * MINUTE)
 
 
+@settings(deadline=None)
 @given(
     first=minutes,
     second=minutes,
@@ -57,6 +58,7 @@ def test_each_minute_of_a_range_is_read_once_or_hidden(first: int, second: int, 
         assert seen[minute] == level
 
 
+@settings(deadline=None)
 @given(time=st.integers(0, 10**16), width=st.sampled_from((MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY, 14 * DAY)))
 def test_windows_are_where_a_calendar_has_them(time: int, width: int) -> None:
     low, high = floor(time, width), ceil(time, width)

@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 import click
 
-from penstock.cli import archive, check, demo, export, new, produce, publish, query, run, sql, stack, status, storm, submit
+from penstock.cli import archive, check, demo, export, new, produce, publish, query, run, serve, sql, stack, status, storm, submit
 from penstock.cli.base import HELP, guarded
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     run.run,
     status.status,
     query.query,
+    serve.serve,
     export.export,
     archive.archive,
     sql.sql,

@@ -20,6 +20,14 @@ from penstock.errors import QueryError
             "penstock query traffic --entity /index.html --from 2015-05-17 --to 2015-05-21 --by status --order -views",
         ),
         (
+            "a week by Berlin's days, against the week before",
+            "penstock query by_advertiser --entity 1001 --range previous_1w --timezone Europe/Berlin --interval 1d --compare previous_period --totals",
+        ),
+        (
+            "the five countries with the largest reach, and all others together",
+            "penstock query by_advertiser --entity 1001 --range last_7d --by country --order=-reach --top 5 --other",
+        ),
+        (
             "some measures, a quotient of two, and a filter; for a program",
             "penstock query by_advertiser --entity 1001 --from 2026-03-02 --to 2026-03-03 --measures clicks,ctr --where country=DE --format json",
         ),
@@ -28,9 +36,15 @@ from penstock.errors import QueryError
 )
 @click.argument("rollup")
 @click.option("--entity", required=True, help="Whose numbers: a value of the roll-up's entity.")
-@click.option("--from", "start", required=True, metavar="TIME", help="The first instant: ISO 8601, in UTC unless it has a zone.")
-@click.option("--to", "end", required=True, metavar="TIME", help="The instant to stop before.")
-@click.option("--interval", metavar="DURATION", help="A row for each window so long (1m, 1h, 1d); without it, one for all.")
+@click.option(
+    "--from", "start", metavar="TIME", help="The first instant: ISO 8601, in --timezone unless it has a zone; or -24h, -7d, today."
+)
+@click.option("--to", "end", metavar="TIME", help="The instant to stop before. [default: now]")
+@click.option("--range", "range_", metavar="RANGE", help="Instead of both: today, yesterday, last_7d, last_60m, previous_1w, this_month.")
+@click.option(
+    "--timezone", default="UTC", show_default=True, metavar="ZONE", help="Whose days and hours: an IANA name such as Europe/Berlin."
+)
+@click.option("--interval", metavar="DURATION", help="A row for each window so long (1m, 1h, 1d, 1w, 1mo); without it, one for all.")
 @click.option("--by", multiple=True, metavar="DIMENSION", help="A row for each value; a,b or repeated for several dimensions.")
 @click.option(
     "--where", multiple=True, metavar="FIELD=VALUE|JSON", help='Only these; repeated ones must all hold. JSON: {"status": {"ge": 500}}.'
@@ -38,6 +52,18 @@ from penstock.errors import QueryError
 @click.option("--measures", metavar="A,B,C/D", help="Which, in this order; C/D or name=C/D is a quotient. [default: all]")
 @click.option("--order", metavar="[-]COLUMN", help="Sort by columns; a - before a name puts the largest first: --order=-views,time.")
 @click.option("--limit", type=number_of(1), metavar="N", help="At most N rows.")
+@click.option("--offset", type=number_of(0), default=0, metavar="N", help="Leave out the first N rows.")
+@click.option(
+    "--top", type=number_of(1), metavar="N", help="Only the N groups that are largest in the first measure of --order, or of all."
+)
+@click.option("--other", is_flag=True, help="With --top: also what the other groups come to together.")
+@click.option("--totals", is_flag=True, help="Also what all rows come to together.")
+@click.option(
+    "--compare",
+    type=click.Choice(["previous_period", "previous_day", "previous_week", "previous_month", "previous_year"]),
+    help="Also what was before, and the change.",
+)
+@click.option("--minimum-audience", type=number_of(1), metavar="K", help="Hide what fewer than K people stand behind.")
 @click.option(
     "--format",
     "format_",
@@ -50,14 +76,22 @@ from penstock.errors import QueryError
 def query(
     rollup: str,
     entity: str,
-    start: str,
-    end: str,
+    start: str | None,
+    end: str | None,
+    range_: str | None,
+    timezone: str,
     interval: str | None,
     by: tuple[str, ...],
     where: tuple[str, ...],
     measures: str | None,
     order: str | None,
     limit: int | None,
+    offset: int,
+    top: int | None,
+    other: bool,
+    totals: bool,
+    compare: str | None,
+    minimum_audience: int | None,
     format_: str,
     on: str,
 ) -> int:
@@ -71,12 +105,20 @@ def query(
             entity=entity,
             start=start,
             end=end,
+            range=range_,
+            timezone=timezone,
             interval=interval,
             by=names(by),
             where=filters,
             measures=names([measures]) if measures is not None else None,
             order=order,
             limit=limit,
+            offset=offset,
+            top=top,
+            other=other,
+            totals=totals,
+            compare=compare,
+            minimum_audience=minimum_audience,
         )
     click.echo(render(answer, format_), nl=False)
     return 0

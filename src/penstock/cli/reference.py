@@ -22,16 +22,20 @@ def reference() -> str:
     for name in cli.list_commands(root):
         command = cli.get_command(root, name)
         assert command is not None
-        parts += [f"## penstock {name}\n", _help(command, name, root)]
-        if isinstance(command, click.Group):
-            inner = click.Context(command, info_name=name, parent=root)
-            parts += [
-                part
-                for verb in command.list_commands(inner)
-                if (one := command.get_command(inner, verb))
-                for part in (f"### penstock {name} {verb}\n", _help(one, verb, inner))
-            ]
+        parts += _pages(command, [name], root)
     return "\n".join(parts)
+
+
+def _pages(command: click.Command, words: list[str], parent: click.Context) -> list[str]:
+    """The help of a command, and of all within it."""
+    parts = [f"#{'#' * len(words)} penstock {' '.join(words)}\n", _help(command, words[-1], parent)]
+    if isinstance(command, click.Group):
+        inner = click.Context(command, info_name=words[-1], parent=parent)
+        for verb in command.list_commands(inner):
+            one = command.get_command(inner, verb)
+            assert one is not None
+            parts += _pages(one, [*words, verb], inner)
+    return parts
 
 
 def _help(command: click.Command, name: str, parent: click.Context | None) -> str:

@@ -246,6 +246,10 @@ def partitions_of(keys, int count):
     return found
 
 
+cdef inline bint blank(uint8_t byte) noexcept nogil:
+    return byte == 32 or byte == 9 or byte == 10 or byte == 13
+
+
 def find_lines(const uint8_t[::1] block):
     """See reference_encode.find_lines."""
     cdef const uint8_t *data
@@ -277,3 +281,57 @@ def find_lines(const uint8_t[::1] block):
             n += 1
         at = next_line
     return starts[:n], lengths[:n], at
+
+
+def find_elements(const uint8_t[::1] block, int64_t most):
+    """See reference_encode.find_elements."""
+    cdef int64_t at = 0, begin, end, size = block.shape[0], depth = 0
+    cdef Py_ssize_t n = 0, room = min(most, size // 64 + 16)
+    cdef uint8_t byte
+    cdef const uint8_t *data = &block[0] if size else NULL
+    starts, lengths = np.empty(room, np.int64), np.empty(room, np.int32)
+    cdef int64_t[::1] start = starts
+    cdef int32_t[::1] length = lengths
+    while size > 0 and blank(data[size - 1]):
+        size -= 1
+    while at < size and blank(data[at]):
+        at += 1
+    if at == size or data[at] != c"[":
+        raise ValueError("not an array")
+    at += 1
+    begin = at
+    while at < size:
+        byte = data[at]
+        if byte == c'"':
+            at += 1
+            while at < size and data[at] != c'"':
+                at += 2 if data[at] == c"\\" else 1
+        elif byte == c"{" or byte == c"[":
+            depth += 1
+        elif depth == 0 and (byte == c"," or byte == c"]"):
+            end = at
+            while begin < end and blank(data[begin]):
+                begin += 1
+            while begin < end and blank(data[end - 1]):
+                end -= 1
+            if byte == c"," or n > 0 or begin < end:
+                if n == most:
+                    raise OverflowError(f"more than {most} elements")
+                if n == room:
+                    room = min(most, 2 * room)
+                    starts, lengths = np.concatenate([starts, np.empty(room - n, np.int64)]), np.concatenate([lengths, np.empty(room - n, np.int32)])
+                    start, length = starts, lengths
+                start[n] = begin
+                length[n] = <int32_t>(end - begin)
+                n += 1
+            begin = at + 1
+            if byte == c"]":
+                if begin != size:
+                    raise ValueError("something follows the array")
+                return starts[:n], lengths[:n]
+        elif byte == c"}" or byte == c"]":
+            depth -= 1
+            if depth < 0:
+                raise ValueError("a bracket is closed that was not opened")
+        at += 1
+    raise ValueError("the array does not end")

@@ -290,13 +290,18 @@ cdef class Hll:
         cdef int counts[65]
         cdef int most = 64 - self.precision, rank
         cdef double size = 1 << self.precision, total
-        cdef const uint8_t[::1] registers = self.registers()
-        cdef Py_ssize_t index
+        cdef uint32_t index
         memset(counts, 0, sizeof(counts))
-        for index in range(registers.shape[0]):
-            counts[registers[index]] += 1
-        if counts[0] == registers.shape[0]:
+        if self.sketch.count == 0:
             return 0.0
+        if self.sketch.count == DENSE:
+            for index in range(<uint32_t>1 << self.precision):
+                counts[self.sketch.memory[index]] += 1
+        else:
+            compact(&self.sketch, self.precision)
+            for index in range(self.sketch.count):
+                counts[(<uint32_t *>self.sketch.memory)[index] & 63] += 1
+            counts[0] = (1 << self.precision) - self.sketch.count
         total = size * tau(1 - counts[most + 1] / size)
         for rank in range(most, 0, -1):
             total = 0.5 * (total + counts[rank])

@@ -10,9 +10,9 @@ from penstock.kernels import backend
 from penstock.kernels.framing import Header, Slices, encode_headers
 
 if backend == "compiled":
-    from penstock.kernels._encode import encode_batch, encode_batches, find_lines, murmur2, partitions_of, walk_batches
+    from penstock.kernels._encode import encode_batch, encode_batches, find_elements, find_lines, murmur2, partitions_of, walk_batches
 else:
-    from penstock.kernels.reference_encode import encode_batch, encode_batches, find_lines, murmur2, partitions_of, walk_batches
+    from penstock.kernels.reference_encode import encode_batch, encode_batches, find_elements, find_lines, murmur2, partitions_of, walk_batches
 
 __all__ = [
     "Header",
@@ -21,6 +21,7 @@ __all__ = [
     "encode_batches",
     "encode_headers",
     "encode_list",
+    "find_elements",
     "find_lines",
     "murmur2",
     "partitions_of",

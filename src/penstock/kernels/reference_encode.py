@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -12,6 +13,7 @@ from penstock.kernels import framing
 from penstock.kernels.framing import HEADER_BYTES, Slices, varint
 
 _HEAD = struct.Struct(">qiibIhiqq")
+_BLANK = b" \t\n\r"
 
 
 def encode_records(
@@ -135,3 +137,42 @@ def find_lines(block: bytes | memoryview) -> tuple[npt.NDArray[np.int64], npt.ND
             lengths.append(end - at)
         at = newline + 1
     return np.array(starts, np.int64), np.array(lengths, np.int32), at
+
+
+_MARK = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[][{},]', re.DOTALL)
+
+
+def find_elements(block: bytes | memoryview, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Start and length of each element of a JSON array, without the white space around it.
+
+    Only strings, brackets and commas are looked at: an element may be anything, nothing included, and is its reader's to check. Raises ValueError for what is not
+    one whole array, OverflowError for one of more than `most` elements.
+    """
+    data = bytes(block).rstrip(_BLANK)
+    at = len(data) - len(data.lstrip(_BLANK)) + 1
+    if data[at - 1 : at] != b"[":
+        raise ValueError("not an array")
+    starts: list[int] = []
+    lengths: list[int] = []
+    depth, begin = 0, at
+    for match in _MARK.finditer(data, at):
+        mark = match[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif depth == 0 and mark in (b",", b"]"):
+            element = data[begin : match.start()]
+            if mark == b"," or starts or element.strip(_BLANK):
+                if len(starts) == most:
+                    raise OverflowError(f"more than {most} elements")
+                starts.append(match.start() - len(element.lstrip(_BLANK)))
+                lengths.append(len(element.strip(_BLANK)))
+            begin = match.end()
+            if mark == b"]":
+                if begin != len(data):
+                    raise ValueError("something follows the array")
+                return np.array(starts, np.int64), np.array(lengths, np.int32)
+        elif mark in (b"}", b"]"):
+            depth -= 1
+            if depth < 0:
+                raise ValueError("a bracket is closed that was not opened")
+    raise ValueError("the array does not end")

@@ -57,7 +57,8 @@ def _writer(schema: Schema) -> Write:
     return msgpack.packb if schema.format == "msgpack" else write_json
 
 
-def _converted(raw: list[bytes], parse: Callable[[bytes], Any], write: Write) -> Block:
+def converted(raw: list[bytes], parse: Callable[[bytes], Any], write: Write) -> Block:
+    """Records of another format in the schema's. One that does not parse, or has no such form, stays as it is."""
     out, unparsed = [], 0
     for line in raw:
         try:
@@ -86,7 +87,7 @@ def _lines(source: Source) -> Iterator[Slices]:
 def _json_lines(source: Source, schema: Schema) -> Iterator[Block]:
     for lines in _lines(source):
         if schema.format == "msgpack":
-            yield _converted([lines.get(row) or b"" for row in range(len(lines))], parse_json, msgpack.packb)
+            yield converted([lines.get(row) or b"" for row in range(len(lines))], parse_json, msgpack.packb)
             continue
         block = np.frombuffer(lines.buffer, np.uint8)  # the very bytes go through: here only a look at the braces
         odd = np.flatnonzero((block[lines.start] != ord("{")) | (block[lines.start + np.maximum(lines.length, 1) - 1] != ord("}")))
@@ -131,7 +132,7 @@ def _msgpack_stream(source: Source, schema: Schema) -> Iterator[Block]:
         bounds = np.array(ends, np.int64)
         values = Slices(block, bounds[:-1], np.diff(bounds).astype(np.int32))
         if schema.format == "json":
-            yield _converted([values.get(row) or b"" for row in range(len(values))], msgpack.unpackb, write_json)
+            yield converted([values.get(row) or b"" for row in range(len(values))], msgpack.unpackb, write_json)
         else:
             yield Block(values, 0)
     if rest:
@@ -151,7 +152,7 @@ _MONTHS = {
 def _combined(source: Source, schema: Schema) -> Iterator[Block]:
     write = _writer(schema)
     for lines in _lines(source):
-        yield _converted([lines.get(row) or b"" for row in range(len(lines))], parse_combined, write)
+        yield converted([lines.get(row) or b"" for row in range(len(lines))], parse_combined, write)
 
 
 def parse_combined(line: bytes) -> dict[str, Any]:

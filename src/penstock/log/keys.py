@@ -6,6 +6,7 @@ import importlib
 from typing import Any, Callable
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.errors import ConfigurationError
@@ -24,20 +25,26 @@ def key_reader(schema: Schema) -> KeyReader:
     """
     if schema.key is None or schema.fields[schema.key].source != "value":
         return lambda values: None
-    decoder = _decoder(schema.format)({schema.key: schema.fields[schema.key]})
+    decoder = decoder_of(schema.format)({schema.key: schema.fields[schema.key]})
 
     def read(values: Slices) -> Slices:
-        decoded = decoder.decode(_records(values))
-        keys = _texts(decoded.columns[schema.key])
-        missing = decoded.reject != 0
-        if (valid := decoded.columns[schema.key].valid) is not None:
-            missing |= valid == 0
-        return Slices(keys.buffer, keys.start, np.where(missing, -1, keys.length).astype(np.int32))
+        decoded = decoder.decode(records_of(values))
+        return keys_of(decoded.columns[schema.key], decoded.reject)
 
     return read
 
 
-def _decoder(name: str) -> Any:
+def keys_of(column: Column, reject: npt.NDArray[np.int32]) -> Slices:
+    """The keys of decoded records: null where the key is, or where the record is a reject."""
+    keys = _texts(column)
+    missing = reject != 0
+    if column.valid is not None:
+        missing |= column.valid == 0
+    return Slices(keys.buffer, keys.start, np.where(missing, -1, keys.length).astype(np.int32))
+
+
+def decoder_of(name: str) -> Any:
+    """The decoder class of a schema's format. Raises ConfigurationError for one that cannot be imported."""
     if name in DECODERS:
         return DECODERS[name]
     module, _, attribute = name.partition(":")
@@ -49,13 +56,14 @@ def _decoder(name: str) -> Any:
         ) from problem
 
 
-def _records(values: Slices) -> Records:
+def records_of(values: Slices, timestamps: npt.NDArray[np.int64] | None = None) -> Records:
+    """Values as the records that a decoder takes, without key and headers. timestamps: the log's, in microseconds; 0 unless given."""
     count = len(values)
     zeros, ones = np.zeros(count, np.int64), np.full(count, -1, np.int32)
     return Records(
         bytes(values.buffer),
         np.arange(count, dtype=np.int64),
-        zeros,
+        zeros if timestamps is None else timestamps,
         zeros,
         ones,
         values.start,

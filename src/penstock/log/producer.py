@@ -103,6 +103,13 @@ class Producer:
         self._encode_objects()
         self._append()
 
+    def take(self) -> dict[int, list[bytes]]:
+        """The record batches that are pending, by partition. They are the caller's to append from now on, and no longer this producer's."""
+        self._encode_objects()
+        taken = {partition: batches for partition, batches in self._batches.items() if batches}
+        self._batches, self._batched = {number: [] for number in range(self.partitions)}, 0
+        return taken
+
     def __enter__(self) -> Producer:
         return self
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Protocol, Sequence
 
 from penstock.errors import NotFoundError
 from penstock.kernels import RollupPlan
-from penstock.model.units import duration_text, iso
+from penstock.model.units import duration_text
 from penstock.query.answer import Answer
-from penstock.query.merge import CellReader
-from penstock.query.plan import QueryPlan, choose
-from penstock.query.request import Question, parse
-from penstock.query.rows import columns_of, rows_of, show
-from penstock.query.standing import Standing, dropped_reason
+from penstock.query.answering import Prepared, answer
+from penstock.query.calendars import calendar_of
+from penstock.query.ranges import parse_time
+from penstock.query.request import MAX_ROWS, parse
+from penstock.query.standing import Standing
+from penstock.query.trends import Trend, trending
+from penstock.rollup.control import CONTROL_COLUMN, CONTROL_TABLE, Control, ShardId
 from penstock.rollup.registry import BoltDefinition, Registry
 from penstock.table import Table
 
@@ -43,6 +46,16 @@ class _TableSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Known:
+    """What is known of a roll-up until some moment of the monotonic clock."""
+
+    until: float
+    definition: BoltDefinition
+    plan: RollupPlan
+    shards: tuple[ShardId, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class RollupInfo:
     """What can be asked of a roll-up. entity: its field and that field's kind. measures: name to kind. breakdowns: dimensions, and of each granularity how
     long it is kept, as text."""
@@ -60,16 +73,27 @@ class Analytics:
         with Analytics.on("local:data") as analytics:
             answer = analytics.query("by_advertiser", entity=42, start="2024-03-01", end="2024-03-02", interval="1h", measures=["clicks", "ctr"])
 
+    refresh: how many seconds a roll-up's published definition and its list of partitions are taken as known; a `penstock publish` and a new partition show after so long at the latest. How far the stream has
+    come is read anew for every question.
+
     Safe for use by several threads. Nothing is written.
     """
 
-    def __init__(self, source: Source | Deployment) -> None:
-        self.source = source
+    def __init__(self, source: Source | Deployment, *, refresh: float = 2.0) -> None:
+        self.source, self.refresh = source, refresh
+        self._known: dict[str, _Known] = {}
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
     @classmethod
-    def on(cls, name: str) -> Analytics:
-        """The analytics of a deployment: "local:DIR" or a name in penstock.toml. Raises ConfigurationError, and NotFoundError where nothing ever ran."""
+    def on(cls, name: str, key: str | None = None) -> Analytics:
+        """The analytics of a deployment: "local:DIR" or a name in penstock.toml; or of a server, "https://HOST", asked with a key ($PENSTOCK_KEY unless given).
+
+        Raises ConfigurationError, and NotFoundError where nothing ever ran.
+        """
+        if name.startswith(("https://", "http://")):
+            from penstock.client import RemoteAnalytics
+
+            return RemoteAnalytics(name, key)
         from penstock.deployment import Deployment
 
         deployment = Deployment.named(name)
@@ -119,80 +143,100 @@ class Analytics:
             cached = self._plans[key] = definition, RollupPlan(definition.rollup(name))
         return cached[1]
 
+    def _served(self, name: str) -> tuple[BoltDefinition, RollupPlan, Standing]:
+        """The published definition of a roll-up, and its shards as they are now. Which definition and which shards there are is read anew once what is known of
+        that is older than `refresh`; else one read of the control cells does."""
+        known, table = self._known.get(name), self.source.table
+        if known is not None and time.monotonic() < known.until:
+            cells = table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN) for shard in known.shards])
+            found = [(shard, Control.decode(cell)) for shard, cell in zip(known.shards, cells) if cell is not None]
+            return known.definition, known.plan, Standing(found)
+        registry, until = Registry(table), time.monotonic() + self.refresh
+        definition = registry.provider("rollup", name)
+        shards = registry.shards(definition.bolt, definition.generation)
+        self._known[name] = _Known(until, definition, self._plan(definition, name), tuple(shard for shard, _ in shards))
+        return definition, self._known[name].plan, Standing(shards)
+
     def query(
         self,
         rollup: str,
         *,
         entity: Any,
-        start: Any,
-        end: Any,
-        measures: Sequence[str] | None = None,
+        range: str | None = None,
+        start: Any = None,
+        end: Any = None,
+        timezone: str = "UTC",
         interval: str | int | None = None,
+        measures: Sequence[str] | None = None,
         by: Sequence[str] = (),
         where: Mapping[str, Any] | None = None,
         order: str | None = None,
         limit: int | None = None,
+        offset: int = 0,
+        top: int | None = None,
+        other: bool = False,
+        totals: bool = False,
+        compare: str | None = None,
+        minimum_audience: int | None = None,
+        max_rows: int = MAX_ROWS,
+        now: Any = None,
     ) -> Answer:
         """An entity's measures over [start, end).
 
-        entity: its value, or the text of it. start, end: ISO 8601 text (UTC unless it has a zone), datetime, or microseconds since 1970; on borders of the
-            finest windows that the breakdown has. measures: names of the roll-up's measures, and quotients of them ("clicks/impressions",
-            "ctr=clicks/impressions"); all that are declared if None. interval: a row for each window of "1m", "1h", "1d" or any multiple of a
-            granularity, counted from 1970 in UTC (whole weeks from Monday); one total if None. The first and last windows hold what of them is in the range.
-        by: a row for each combination of these dimensions. where: a filter over dimensions (`penstock.model.filters`). order: a column, or several with
-            commas between, "-" before one for largest first; nulls last; time, then dimensions, unless given. limit: so many rows of that order.
+        entity: its value, or the text of it.
+        range: instead of start and end: "today", "yesterday", "last_N<unit>" (the running unit and the N - 1 before it, up to now), "previous_N<unit>" (the N whole
+            units before the running one), "this_<unit>" (from its first instant up to now), with the units m, h, d, w, mo, y or minute ... year: "last_7d",
+            "last_60m", "previous_1mo", "this_month". Days, weeks (from Monday), months and years are the time zone's.
+        start, end: ISO 8601 text (in `timezone` unless it has a zone), datetime, microseconds since 1970, or relative: "now", "today", "-24h", "-7d"; end is "now"
+            unless given. Absolute ones lie on borders of the finest windows that the breakdown has; relative ones are moved outwards to them.
+        timezone: an IANA name such as "Europe/Berlin". Windows are counted in it, and every instant of the answer is written with its offset.
+        interval: a row for each window of "1m", "1h", "1d" or any multiple of a granularity, "1w" (from Monday), "1mo", "3mo", "1y" by the calendar; one total if None.
+            In UTC, lengths that do not divide a day are counted from 1970. The first and last windows hold what of them is in the range.
+        measures: names of the roll-up's measures, and quotients of them ("clicks/impressions", "ctr=clicks/impressions"); all that are declared if None.
+        by: a row for each combination of these dimensions. where: a filter over dimensions (`penstock.model.filters`).
+        order: a column, or several with commas between, "-" before one for largest first; nulls last; time, then dimensions, unless given.
+        limit, offset: so many rows of that order, after so many.
+        top: only the rows of this many groups of `by`, those largest over the whole range in the first measure of `order` (of the answer without one).
+            other: the groups left out, merged, in `Answer.other`.
+        totals: the measures of all groups and windows together, in `Answer.totals`, whatever limit and top leave out.
+        compare: "previous_period" (the same length just before), "previous_day", "previous_week", "previous_month" or "previous_year": each measure m has three
+            more columns, m_previous, m_change and m_percent (null where the one before is 0 or null); `Answer.previous` says which range it was.
+        minimum_audience: what fewer people than this stand behind, by the roll-up's Uniques, is null and is listed in `Answer.suppressed`.
+        max_rows: more rows than this, before limit and top, are refused.
+        now: what relative times count from; the wall clock unless given.
 
         Without `by`, a window without records is there with zeros (null for extremes and for ratios). Windows that are older than the granularity's keep,
         counted from the newest event time, are left out and named in `incomplete`.
 
         Raises NotFoundError for a roll-up that is not there; QueryError, naming the parameter and the fix; UnavailableError when the table does not answer.
         """
-        registry = Registry(self.source.table)
-        definition = registry.provider("rollup", rollup)
-        plan = self._plan(definition, rollup)
-        question = parse(
-            plan, entity=entity, measures=measures, start=start, end=end, interval=interval, by=by, where=where, order=order, limit=limit
-        )
-        # The control cells come first. A window that they call folded has its coarse cell by now; one that is folded after has its finer cells still.
-        standing = Standing(registry.shards(definition.bolt, definition.generation))
-        query = choose(plan.rollup, question, standing.newest)
-        segments = {shard.key: query.segments(control.folded) for shard, control in standing.shards}
-        reader = CellReader(self.source.table, plan, query, question, bytes.fromhex(definition.generation), segments)
-        rows, saturated = rows_of(plan, query, question, reader.read())
-        behind = standing.furthest_behind
-        field = plan.rollup.schema.columns[plan.rollup.entity]
-        return Answer(
-            rollup=rollup,
-            entity=show(field, field.kind, question.entity),
-            start=iso(question.start),
-            end=iso(question.end),
-            interval=None if question.interval is None else duration_text(question.interval),
-            columns=columns_of(plan, question),
-            rows=rows,
-            as_of=None if behind is None else iso(behind[1].done.watermark),
-            incomplete=tuple(standing.reasons(question.end) + _gone(plan, query, question, standing, reader, self.source.now())),
-            errors={one.name: one.error for one in question.outputs if one.error},
-            saturated=saturated,
-            generation=definition.generation,
-            served_from=tuple(duration_text(query.widths[level]) for level in reader.levels),
-            breakdown=tuple(plan.rollup.by[query.breakdown].dimensions),
-        )
+        asked = {name: value for name, value in locals().items() if name not in ("self", "rollup")}
+        return self.answer(self.prepare(rollup, **asked))
+
+    def trending(self, rollup: str, measure: str, *, by: Sequence[str], **question: Any) -> list[Trend]:
+        """The groups of `by` whose measure grew most against the period before, by more than chance explains. See `penstock.query.trends.trending`."""
+        return trending(self, rollup, measure, by=by, **question)
+
+    def version(self, rollup: str, **question: Any) -> str:
+        """A token of what the answer to a question rests on: the generation that is served, its definition, how far each partition is durable, and the question,
+        with relative times resolved. It is read from the control cells alone. The same parameters and errors as `query`."""
+        return self.prepare(rollup, **question).version
+
+    def prepare(self, rollup: str, **question: Any) -> Prepared:
+        """A question understood, and the control cells as they are now: what `answer` needs. The same parameters and errors as `query`."""
+        definition, plan, standing = self._served(rollup)
+        asked: dict[str, Any] = {**_DEFAULTS, **question}
+        now = asked.pop("now")
+        clock = self.source.now() if now is None else parse_time(now, "now", calendar_of("UTC"), self.source.now())[0]
+        return Prepared(rollup, definition, plan, standing, parse(plan, **asked, now=clock, newest=standing.newest))
+
+    def answer(self, prepared: Prepared) -> Answer:
+        """The answer to a prepared question. The same errors as `query`."""
+        return answer(prepared, self.source.table, self.source.now())
 
 
-def _gone(plan: RollupPlan, query: QueryPlan, question: Question, standing: Standing, reader: CellReader, now: int) -> list[str]:
-    """Which part of the range is older than it is kept, and which may be."""
-    reasons = []
-    if query.start > question.start:
-        keep = plan.rollup.by[query.breakdown].keep
-        kept = ", ".join(f"{duration_text(width)} for {duration_text(keep[width])}" for width in query.widths[: query.top + 1])
-        reasons.append(f"windows before {iso(query.start)} are older than they are kept ({kept})")
-    ttls = dict(plan.rollup.tables())
-    for level in reader.levels:
-        width = query.widths[level]
-        before = standing.dropped_before(ttls[plan.rollup.table(width)], now)
-        if before is not None and min(start for ranges in reader.ranges[level].values() for start, _ in ranges) + width < before:
-            reasons.append(dropped_reason(width, before))
-    return reasons
-
+_DEFAULTS: dict[str, Any] = {
+    name: one.default for name, one in inspect.signature(Analytics.query).parameters.items() if one.default is not inspect.Parameter.empty
+}
 
 __all__ = ["Analytics", "RollupInfo", "Source"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
-import fractions
 import math
 import re
 from typing import Any, Sequence
@@ -13,7 +12,7 @@ from penstock.errors import QueryError
 from penstock.kernels import Hll, RollupPlan, saturate
 from penstock.kernels.plan import MeasurePlan
 from penstock.model import Ratio, Rollup
-from penstock.model.fields import NAME
+from penstock.model.fields import INT64_MAX, INT64_MIN, NAME
 
 _QUOTIENT = re.compile(r"(?:(?P<name>[^=/\s]+)\s*=)?\s*(?P<numerator>[^=/\s]+)\s*/\s*(?P<denominator>[^=/\s]+)")
 
@@ -36,28 +35,46 @@ class Output:
     places: tuple[int, ...]
     error: float
 
-    def value(self, state: Sequence[Any]) -> tuple[Any, bool]:
-        """The measure of a merged cell, and whether a sum in it had to be cut to 64 bits.
+    @property
+    def scale(self) -> int | None:
+        """Decimal places, of what is made of a Decimal field."""
+        return getattr(self.parts[0].field, "scale", None) if self.type == "decimal" else None
 
-        state: as of `kernels.decode_cell`. int for counts, sums, estimates and instants (microseconds); Decimal for what is made of a Decimal field;
+    def column(self, states: Sequence[Sequence[Any]]) -> tuple[list[Any], bool]:
+        """The measure of merged cells, and whether a sum in any of them had to be cut to 64 bits.
+
+        states: as of `kernels.decode_cell`. int for counts, sums, estimates and instants (microseconds); Decimal for what is made of a Decimal field;
         float for a ratio. None for an extreme of nothing and for a ratio whose denominator is 0 or none.
         """
-        values = [_stored(part, state[place]) for part, place in zip(self.parts, self.places)]
-        cut = any(saturated for _, saturated in values)
-        if len(values) == 1:
-            return values[0][0], cut
-        (numerator, _), (denominator, _) = values
-        if numerator is None or not denominator:
-            return None, cut
-        return float(fractions.Fraction(numerator) / fractions.Fraction(denominator)), cut
+        raw = [_stored(part, [state[place] for state in states]) for part, place in zip(self.parts, self.places)]
+        cut = any(one for _, one in raw)
+        if len(raw) == 1:
+            return _in_units(self.parts[0].field, raw[0][0]), cut
+        # Two whole numbers, scaled so that they are in one unit: Python divides them to the nearest float.
+        up, down = (10 ** (getattr(part.field, "scale", 0) if _type(part) == "decimal" else 0) for part in reversed(self.parts))
+        pairs = zip(raw[0][0], raw[1][0])
+        return [None if one is None or not other else (one * up) / (other * down) for one, other in pairs], cut
+
+    def value(self, state: Sequence[Any]) -> Any:
+        """The same of one merged cell."""
+        return self.column([state])[0][0]
 
 
-def _stored(part: MeasurePlan, raw: Any) -> tuple[Any, bool]:
-    """A stored measure in its own unit, and whether it had to be cut to 64 bits."""
+def _stored(part: MeasurePlan, raw: list[Any]) -> tuple[list[Any], bool]:
+    """A stored measure's whole numbers, and whether any had to be cut to 64 bits."""
     if part.kind == "uniques":
-        return round(raw.estimate()), False
-    value, cut = saturate(raw) if part.kind == "sum" else (raw, False)
-    return units(part.field, value), cut
+        return [round(one.estimate()) for one in raw], False
+    if part.kind != "sum" or not raw or (max(raw) <= INT64_MAX and min(raw) >= INT64_MIN):
+        return raw, False
+    return [saturate(one)[0] for one in raw], True
+
+
+def _in_units(field: Any, values: list[Any]) -> list[Any]:
+    """Canonical values as a user reads them."""
+    if field is None or field.kind != "decimal":
+        return values
+    places = -field.scale
+    return [None if one is None else decimal.Decimal(one).scaleb(places, _EXACT) for one in values]
 
 
 def units(field: Any, value: Any) -> Any:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
-from penstock.kernels import RollupPlan, decode_cell, entity_prefix, merge_cells, row_key, split_column, split_row
+from penstock.errors import QueryError
+from penstock.kernels import RollupPlan, entity_prefix, merge_cells, row_key, split_column, split_row
 from penstock.model import Granularity, matches
 from penstock.query.plan import QueryPlan, Segment
 from penstock.query.request import Question
 from penstock.table import Table
 
+_POOL = concurrent.futures.ThreadPoolExecutor(
+    16, thread_name_prefix="penstock-read"
+)  # for stores that answer over a network; a thread starts when needed
 MOST_ROWS = 256  # asked for by their keys at once; a scan of what is there is cheaper beyond that
 
 Group = tuple[int, tuple[Any, ...]]  # where the answer's window starts, and the canonical values of `by`
@@ -46,35 +51,57 @@ class CellReader:
         """The levels that are read, coarsest first."""
         return sorted(self.ranges, reverse=True)
 
-    def read(self) -> dict[Group, list[Any]]:
-        """The merged measures of each window and group that has cells, as `kernels.decode_cell` gives them."""
-        for level in self.levels:
-            self._read_level(level)
-        return {
-            group: decode_cell(self.plan, cells[0] if len(cells) == 1 else merge_cells(self.plan, cells, 0))
-            for group, cells in self.groups.items()
-        }
+    def read(self) -> dict[Group, bytes]:
+        """A cell for each window and group that has any, merged of them all. Raises QueryError for more than the question's `max_rows`."""
+        jobs = [(level, *buckets) for level in self.levels for buckets in self._buckets(level)]
+        found: Iterable[Iterable[tuple[bytes, dict[bytes, bytes]]]] = itertools.starmap(self._rows, jobs)
+        if len(jobs) > 1 and getattr(self.table, "remote", False):
+            found = [answer.result() for answer in [_POOL.submit(lambda job: list(self._rows(*job)), job) for job in jobs]]
+        for (level, _, _), rows in zip(jobs, found):
+            self._take(level, rows)
+        return {group: merged(self.plan, cells) for group, cells in self.groups.items()}
 
-    def _read_level(self, level: int) -> None:
+    def _buckets(self, level: int) -> list[tuple[int, int]]:
+        """The buckets of windows that are read of a level, first and last of those that lie side by side."""
         width = self.query.widths[level]
-        span, ranges, by_dimensions = Granularity(width).span, self.ranges[level], self._by_dimensions()
-        wanted = {(start // width // span, (stop // width - 1) // span) for one in ranges.values() for start, stop in one}
-        at, name = len(self.prefix) + 1, self.plan.rollup.table(width)
-        for row, cells in itertools.chain.from_iterable(self._rows(name, first, last) for first, last in joined(wanted)):
+        span = Granularity(width).span
+        return joined({(start // width // span, (stop // width - 1) // span) for one in self.ranges[level].values() for start, stop in one})
+
+    def _take(self, level: int, rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        """Sort the cells of some rows of a level into their groups."""
+        width = self.query.widths[level]
+        span, ranges, by_dimensions, at = Granularity(width).span, self.ranges[level], self._by_dimensions(), len(self.prefix) + 1
+        windows, groups, places = _Known(self.question.windows.of), self.groups, _Known(lambda column: self._place(column, ranges, width))
+        for row, cells in rows:
             group = by_dimensions(row)
             if group is None:
                 continue
-            bucket = int.from_bytes(row[at : at + 4], "big") * span
+            base = int.from_bytes(row[at : at + 4], "big") * span * width
             for column, cell in cells.items():
-                generation, offset, shard = split_column(column)
-                if generation == self.generation and shard in ranges:
-                    time = (bucket + offset) * width
-                    if any(start <= time < stop for start, stop in ranges[shard]):
-                        self.groups.setdefault((self.question.window(time), group), []).append(cell)
+                place = places[column]
+                if place is not None:
+                    time = base + place[0]
+                    for start, stop in place[1]:
+                        if start <= time < stop:
+                            key = windows[time], group
+                            if key in groups:
+                                groups[key].append(cell)
+                            else:
+                                groups[key] = [cell]
+            if len(self.groups) > self.question.max_rows:
+                raise QueryError(
+                    f"by: there are more than {self.question.max_rows:,} rows (max_rows)",
+                    hint="ask for a shorter range, a longer interval, fewer dimensions, a filter, or a larger max_rows",
+                )
 
-    def _rows(self, table: str, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-        """The rows of the buckets first to last."""
-        breakdown = self.query.breakdown
+    def _place(self, column: bytes, ranges: Mapping[bytes, list[tuple[int, int]]], width: int) -> tuple[int, list[tuple[int, int]]] | None:
+        """How far into its row's bucket a column's window starts, and what is to be read of its shard; None for one that is passed over."""
+        generation, offset, shard = split_column(column)
+        return (offset * width, ranges[shard]) if generation == self.generation and shard in ranges else None
+
+    def _rows(self, level: int, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        """The rows of the buckets first to last of a level."""
+        breakdown, table = self.query.breakdown, self.plan.rollup.table(self.query.widths[level])
         choices = self._choices()
         if choices is not None and math.prod(map(len, choices)) * (last - first + 1) <= MOST_ROWS:
             places = itertools.product(range(first, last + 1), itertools.product(*choices))
@@ -107,6 +134,23 @@ class CellReader:
             return known[tail]
 
         return group
+
+
+class _Known(dict[Any, Any]):
+    """What a function gives, asked once for each argument."""
+
+    def __init__(self, of: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.of = of
+
+    def __missing__(self, key: Any) -> Any:
+        value = self[key] = self.of(key)
+        return value
+
+
+def merged(plan: RollupPlan, cells: Sequence[bytes]) -> bytes:
+    """One cell of several, none of which counts a record that another counts."""
+    return cells[0] if len(cells) == 1 else merge_cells(plan, cells, 0)
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

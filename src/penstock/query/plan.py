@@ -11,8 +11,10 @@ from typing import Sequence
 
 from penstock.errors import QueryError
 from penstock.model import By, Rollup
-from penstock.model.units import duration_text, iso
-from penstock.query.request import MAX_WINDOWS, Question, ceil, floor
+from penstock.model.rollup import GRANULARITIES
+from penstock.model.units import DAY, duration_text
+from penstock.query.request import MAX_WINDOWS, Question
+from penstock.query.windows import ceil, floor
 
 ALWAYS = -(2**62)  # before any event time
 NEVER = 2**62  # after any
@@ -30,7 +32,7 @@ class Segment:
 @dataclasses.dataclass(frozen=True)
 class QueryPlan:
     """breakdown: its index in the roll-up. top: the coarsest usable level. start: where the answer begins; later than what was asked where that is no
-    longer kept. kept_from: by level, where the oldest window that is not hidden starts."""
+    longer kept. kept_from: by level, where the oldest window that is not hidden starts. parts: what makes up [start, end), each read from windows within it."""
 
     breakdown: int
     widths: tuple[int, ...]
@@ -38,10 +40,11 @@ class QueryPlan:
     start: int
     end: int
     kept_from: tuple[int, ...]
+    parts: tuple[tuple[int, int], ...]
 
     def segments(self, folded: int) -> list[Segment]:
         """What to read for a shard whose windows are folded up to an event time."""
-        return cover(self.widths, self.kept_from, self.top, self.start, self.end, folded)[0]
+        return [one for start, end in self.parts for one in cover(self.widths, self.kept_from, self.top, start, end, folded)[0]]
 
 
 def cover(
@@ -100,33 +103,64 @@ def _name(by: By) -> str:
 
 
 def _plan(index: int, by: By, question: Question, newest: int | None) -> QueryPlan:
-    widths, interval = by.widths, question.interval
-    usable = [level for level, width in enumerate(widths) if interval is None or interval % width == 0]
-    if not usable:
-        raise QueryError(
-            f"interval: {duration_text(interval or 0)} is not made of whole windows of the breakdown {_name(by)}",
-            hint=f"use a multiple of {duration_text(widths[0])}",
-        )
-    for what, time in (("start", question.start), ("end", question.end)):
-        if time % widths[0]:
-            raise QueryError(
-                f"{what}: {iso(time)} is not where a window of the breakdown {_name(by)} begins",
-                hint=f"use {iso(floor(time, widths[0]))} or {iso(ceil(time, widths[0]))}",
-            )
-    top = max(usable)
+    widths, text = by.widths, question.calendar.text
+    _check_borders(by, question)
     kept_from = tuple(ALWAYS if newest is None else (newest - by.keep[width]) // width * width for width in widths)
-    start = _kept_start(by, question, kept_from[: top + 1])
-    segments, hidden = cover(widths, kept_from, top, start, question.end, NEVER)
-    if hidden:
-        raise _edge_error(
-            by, question, hidden[0][0], min(width for width, kept in zip(widths, kept_from[: top + 1]) if kept <= hidden[0][0])
-        )
-    if sum((one.stop - one.start) // widths[one.level] for one in segments) > MAX_WINDOWS:
+    parts: list[tuple[int, int]]
+    if question.windows.width is None and len(question.windows) > 1 and question.interval is not None and question.interval.unit:
+        # Days and months of a calendar: coarse windows may lie within one of them though they do not divide it.
+        top = len(widths) - 1
+        starts = [question.start, *question.windows.starts[1:]]
+        parts = _kept_parts(by, question, kept_from, list(zip(starts, [*starts[1:], question.end])))
+        start = parts[0][0]
+    else:
+        top = max(level for level, width in enumerate(widths) if question.windows.whole(width))
+        start = _kept_start(by, question, kept_from[: top + 1])
+        parts = [(start, question.end)]
+    covers = [cover(widths, kept_from, top, *part, NEVER) for part in parts]
+    for _, hidden in covers:
+        if hidden:
+            width = min(width for width, kept in zip(widths, kept_from[: top + 1]) if kept <= hidden[0][0])
+            raise _edge_error(by, question, hidden[0][0], width)
+    if sum((one.stop - one.start) // widths[one.level] for segments, _ in covers for one in segments) > MAX_WINDOWS:
         raise QueryError(
-            f"start, end: from {iso(start)} to {iso(question.end)} there are more than {MAX_WINDOWS:,} windows to read",
+            f"start, end: from {text(start)} to {text(question.end)} there are more than {MAX_WINDOWS:,} windows to read",
             hint="ask for a shorter range, or one that begins and ends on whole days",
         )
-    return QueryPlan(index, widths, top, start, question.end, kept_from)
+    return QueryPlan(index, widths, top, start, question.end, kept_from, tuple(parts))
+
+
+def _check_borders(by: By, question: Question) -> None:
+    """Refuse what would cut the breakdown's finest windows."""
+    finest, calendar = by.widths[0], question.calendar
+    if not calendar.utc and any(calendar.offset(time) % finest for time in (question.start, question.end)) and finest <= DAY:
+        offset = next(calendar.offset(time) for time in (question.start, question.end) if calendar.offset(time) % finest)
+        if any(time % finest for time in (question.start, question.end)) or not question.windows.whole(finest):
+            fitting = next((width for width in reversed(GRANULARITIES) if offset % width == 0), GRANULARITIES[0])
+            raise QueryError(
+                f"timezone: {calendar.name} is {duration_text(abs(offset))} from UTC, which is no whole number of windows of the breakdown {_name(by)}",
+                hint=f'declare it with windows of {duration_text(fitting)} or finer (keep={{"{duration_text(fitting)}": ...}}), or ask in another zone such as UTC',
+            )
+    if not question.windows.whole(finest):
+        assert question.interval is not None
+        raise QueryError(
+            f"interval: {question.interval.text} is not made of whole windows of the breakdown {_name(by)}",
+            hint=f"use a multiple of {duration_text(finest)}",
+        )
+    for what, time in (("start", question.start), ("end", question.end)):
+        if time % finest:
+            raise QueryError(
+                f"{what}: {calendar.text(time)} is not where a window of the breakdown {_name(by)} begins",
+                hint=f"use {calendar.text(floor(time, finest))} or {calendar.text(ceil(time, finest))}",
+            )
+
+
+def _kept_parts(by: By, question: Question, kept_from: Sequence[int], parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The windows of the answer from the first that is kept whole."""
+    for at, part in enumerate(parts):
+        if not cover(by.widths, kept_from, len(by.widths) - 1, *part, NEVER)[1]:
+            return parts[at:]
+    raise _nothing_kept(by, question, by.widths, min(kept_from))
 
 
 def _kept_start(by: By, question: Question, kept_from: Sequence[int]) -> int:
@@ -134,21 +168,27 @@ def _kept_start(by: By, question: Question, kept_from: Sequence[int]) -> int:
     oldest = min(kept_from)
     if question.start >= oldest:
         return question.start
-    start = oldest if question.interval is None else ceil(oldest, question.interval)
+    start = oldest if question.interval is None else question.windows.next(oldest, question.end)
     if start >= question.end:
-        kept = ", ".join(f"{duration_text(width)} windows for {duration_text(by.keep[width])}" for width in by.widths[: len(kept_from)])
-        raise QueryError(
-            f"start: from {iso(question.start)} to {iso(question.end)} nothing is kept any more in the breakdown {_name(by)}: it keeps {kept}",
-            hint=f"ask for a range after {iso(max(start, 0))}, or for a longer interval",
-        )
+        raise _nothing_kept(by, question, by.widths[: len(kept_from)], max(start, oldest))
     return start
+
+
+def _nothing_kept(by: By, question: Question, widths: Sequence[int], after: int) -> QueryError:
+    kept = ", ".join(f"{duration_text(width)} windows for {duration_text(by.keep[width])}" for width in widths)
+    text = question.calendar.text
+    return QueryError(
+        f"start: from {text(question.start)} to {text(question.end)} nothing is kept any more in the breakdown {_name(by)}: it keeps {kept}",
+        hint=f"ask for a range after {text(max(after, 0))}, or for a longer interval",
+    )
 
 
 def _edge_error(by: By, question: Question, hidden: int, width: int) -> QueryError:
     """The range begins or ends inside a window of `width`, and the finer ones are not kept for so long. hidden: where they are missing first."""
     what, time = ("start", question.start) if hidden < ceil(question.start, width) else ("end", question.end)
     kept = ", ".join(f"{duration_text(one)} for {duration_text(by.keep[one])}" for one in by.widths if one < width)
+    text = question.calendar.text
     return QueryError(
-        f"{what}: {iso(time)} lies inside a {duration_text(width)} window, and finer ones are no longer kept for that time ({kept})",
-        hint=f"use {iso(floor(time, width))} or {iso(ceil(time, width))}",
+        f"{what}: {text(time)} lies inside a {duration_text(width)} window, and finer ones are no longer kept for that time ({kept})",
+        hint=f"use {text(floor(time, width))} or {text(ceil(time, width))}",
     )

@@ -60,17 +60,26 @@ def _csv_value(value: Any) -> Any:
 def _table(answer: Answer) -> str:
     if not answer.rows:
         return "\n".join(["no records", *_footer(answer)]) + "\n"
-    parts = [_cells(column, [row[column.name] for row in answer.rows]) for column in answer.columns]
+    shown = [*answer.rows, *_more(answer)]
+    parts = [_cells(column, [row[column.name] for row in shown]) for column in answer.columns]
     headers = [column.name for column in answer.columns]
-    right = [column.role == "measure" or column.type in ("int", "decimal") for column in answer.columns]
+    right = [column.role in ("measure", "comparison") or column.type in ("int", "decimal") for column in answer.columns]
     bars = _bars(answer)
     lines = []
     widths = [max(cell_len(header), *map(cell_len, cells)) for header, cells in zip(headers, parts)]
-    for texts, bar in zip([headers, *zip(*parts)], ["", *bars]):
+    for texts, bar in zip([headers, *zip(*parts)], ["", *bars, *[""] * (len(shown) - len(answer.rows))]):
         padded = [_pad(text, width, to_right) for text, width, to_right in zip(texts, widths, right)]
         lines.append("  ".join([*padded, bar]).rstrip())
     lines.insert(1, "  ".join("─" * width for width in widths))
     return "\n".join([*lines, *_footer(answer)]) + "\n"
+
+
+def _more(answer: Answer) -> list[dict[str, Any]]:
+    """What `top` left out, and the totals, as rows below the others: the name of what they are stands in the first dimension, or where the time would."""
+    leads = [column for column in answer.columns if column.role == "dimension"] or [one for one in answer.columns if one.role == "time"]
+    empty = {column.name: "" for column in answer.columns if column.role in ("time", "dimension")}
+    extra = [("(other)", row) for row in answer.other or ()] + ([("(total)", answer.totals)] if answer.totals is not None else [])
+    return [{**empty, **row, **({leads[0].name: name} if leads else {})} for name, row in extra]
 
 
 def _pad(text: str, width: int, to_right: bool) -> str:
@@ -83,7 +92,7 @@ def _cells(column: Column, values: Sequence[Any]) -> list[str]:
     if column.type == "decimal":
         places = max((_places(value) for value in values if value is not None), default=0)
         return ["-" if value is None else f"{value:,.{places}f}" for value in values]
-    return [_text(value, column.role == "measure") for value in values]
+    return [_text(value, column.role in ("measure", "comparison")) for value in values]
 
 
 def _places(value: decimal.Decimal) -> int:
@@ -124,6 +133,12 @@ def _footer(answer: Answer) -> list[str]:
     """As of when, from what, how exact; and why it is not complete."""
     parts = [f"as of {answer.as_of}" if answer.as_of else "no data yet", "complete" if answer.complete else "incomplete"]
     parts += [f"{name} ± {100 * error:.1f} %" for name, error in answer.errors.items()]
+    if answer.suppressed:
+        parts.append(f"{len(answer.suppressed)} rows hide what fewer than {answer.minimum_audience} people stand behind")
+    if answer.ranking is not None and (answer.ranking.unsure or answer.ranking.contenders):
+        parts.append(f"the order by {answer.ranking.measure} is not sure: {len(answer.ranking.unsure)} rows may be out of place")
+    if answer.previous is not None:
+        parts.append(f"compared with {answer.previous.start} to {answer.previous.end}")
     parts += [f"{name} does not fit 64 bits and is cut" for name in answer.saturated]
     return ["", " · ".join(parts), *(f"  incomplete: {_clean_line(reason)}" for reason in answer.incomplete)]
 

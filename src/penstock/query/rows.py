@@ -1,78 +1,233 @@
-"""From merged measures to the rows of an answer: windows without records, order, limit, and values as a user reads them."""
+"""From merged cells to the rows of an answer: groups left out, small audiences, windows without records, order, limit, and values as a user reads them."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+import dataclasses
+from typing import Any, Hashable, Mapping, Sequence, TypeVar
 
-from penstock.kernels import RollupPlan
+from penstock.kernels import RollupPlan, decode_cell
 from penstock.model import Field
-from penstock.model.units import iso
-from penstock.query.answer import Column
+from penstock.query.answer import Column, Suppressed
+from penstock.query.audience import hidden
+from penstock.query.calendars import Calendar
+from penstock.query.comparison import Pair, change
 from penstock.query.measures import empty_state, units
-from penstock.query.merge import Group
-from penstock.query.plan import QueryPlan
-from penstock.query.request import TIME, Question, floor
+from penstock.query.merge import Group, merged
+from penstock.query.ranking import Choice
+from penstock.query.request import TIME, Question, comparison_names
 
+Key = TypeVar("Key", bound=Hashable)
 _Row = tuple[Any, ...]  # one value a column: the window's start, canonical dimension values, measures
 
 
+@dataclasses.dataclass
+class Values:
+    """The measures of a reading's rows, one list in the order of the question's outputs for each window and group.
+
+    rest: of the groups that `top` leaves out, by window. totals: of all of them. hidden: which places are None because too few people stand behind.
+    """
+
+    groups: dict[Group, list[Any]]
+    rest: dict[int, list[Any]]
+    totals: list[Any] | None
+    hidden: dict[Group, frozenset[int]]
+    hidden_rest: dict[int, frozenset[int]]
+    hidden_totals: frozenset[int]
+
+
+class Valuer:
+    """Makes measures of cells."""
+
+    def __init__(self, plan: RollupPlan, question: Question) -> None:
+        self.plan, self.question = plan, question
+        self.saturated: set[str] = set()
+        self.nothing = [one.value(empty_state(plan)) for one in question.outputs]
+
+    def table(self, cells: Mapping[Key, bytes], without: Mapping[Key, frozenset[int]]) -> dict[Key, list[Any]]:
+        """The measures of cells, None for those that are hidden."""
+        states = [decode_cell(self.plan, cell) for cell in cells.values()]
+        columns = []
+        for one in self.question.outputs:
+            values, cut = one.column(states)
+            columns.append(values)
+            if cut:
+                self.saturated.add(one.name)
+        found = dict(zip(cells, map(list, zip(*columns))))
+        for key, places in without.items():
+            for place in places:
+                found[key][place] = None
+        return found
+
+    def of(self, cells: Mapping[Group, bytes], starts: Sequence[int], choice: Choice | None) -> Values:
+        """The measures of what was read. starts: of the answer's windows. choice: the groups that `top` keeps, None for all."""
+        question, plan = self.question, self.plan
+        kept, left = (dict(cells), {}) if choice is None else choice.split(cells)
+        rest = {window: merged(plan, some) for window, some in left.items()}
+        small: dict[Group, frozenset[int]] = {}
+        if question.minimum_audience is not None:
+            rows = {**kept, **{(window, _REST): cell for window, cell in rest.items()}}
+            small = hidden(plan, question.outputs, question.minimum_audience, rows, bool(question.by))
+        hidden_rest = {window: places for (window, group), places in small.items() if group == _REST}
+        hidden_groups = {group: places for group, places in small.items() if group in kept}
+        groups = self.table(kept, hidden_groups)
+        if not question.by:
+            groups.update({(window, ()): self.nothing for window in starts if (window, ()) not in groups})
+        totals, hidden_totals = None, frozenset[int]()
+        if question.totals:
+            totals, hidden_totals = self._totals([*kept.values(), *rest.values()])
+        if not question.other:
+            rest, hidden_rest = {}, {}
+        return Values(groups, self.table(rest, hidden_rest), totals, hidden_groups, hidden_rest, hidden_totals)
+
+    def _totals(self, cells: Sequence[bytes]) -> tuple[list[Any], frozenset[int]]:
+        if not cells:
+            return self.nothing, frozenset()
+        whole, minimum = {(0, ()): merged(self.plan, cells)}, self.question.minimum_audience
+        small = {} if minimum is None else hidden(self.plan, self.question.outputs, minimum, whole, False)
+        return self.table(whole, small)[0, ()], small.get((0, ()), frozenset())
+
+
+_REST: tuple[Any, ...] = (object(),)  # stands for the groups left out, and is equal to no group
+
+
 def columns_of(plan: RollupPlan, question: Question) -> tuple[Column, ...]:
-    """The columns of an answer: the window's start if there are windows, then the dimensions, then the measures."""
+    """The columns of an answer: the window's start if there are windows, then the dimensions, the measures, and what they are compared with."""
     fields = plan.rollup.schema.columns
     times = [Column(TIME, "time", "timestamp")] if question.interval is not None else []
+    compared = []
+    for one in question.outputs if question.compare else ():
+        for name in comparison_names(one):
+            what = name[len(one.name) + 1 :]
+            kind = "float" if what == "percent" or one.type == "float" else one.type
+            compared.append(Column(name, "comparison", kind, what, one.name, one.scale if kind == "decimal" else None))
     return (
         *times,
-        *(Column(name, "dimension", fields[name].kind) for name in question.by),
-        *(Column(one.name, "measure", one.type, one.kind) for one in question.outputs),
+        *(Column(name, "dimension", fields[name].kind, scale=getattr(fields[name], "scale", None)) for name in question.by),
+        *(Column(one.name, "measure", one.type, one.kind, scale=one.scale) for one in question.outputs),
+        *compared,
     )
 
 
-def rows_of(
-    plan: RollupPlan, query: QueryPlan, question: Question, states: Mapping[Group, Sequence[Any]]
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """The answer's rows in order, and the measures of which some value had to be cut to 64 bits."""
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """The parts of an answer that hold values, as it shows them. count: of the rows before limit and offset. lines: the rows as they are ordered, not yet shown."""
+
+    rows: list[dict[str, Any]]
+    other: list[dict[str, Any]]
+    totals: dict[str, Any] | None
+    suppressed: tuple[Suppressed, ...]
+    count: int
+    lines: list[_Row]
+
+
+def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, before: Values | None) -> Made:
+    """The rows of an answer. pair: which windows are compared with which; before: the values of those."""
     columns = columns_of(plan, question)
-    saturated: dict[str, None] = {}
-    found: list[_Row] = []
+    lines: list[tuple[_Row, frozenset[int]]] = []
+    groups: dict[Group, list[Any] | None] = dict(now.groups)
+    if pair is not None and before is not None:
+        groups.update(dict.fromkeys(pair.only_before(groups, before.groups)))
+    nothing, lead, none = Valuer(plan, question).nothing, question.interval is not None, frozenset[int]()
+    for (window, group), values in groups.items():
+        line = nothing if values is None else values
+        if pair is not None and before is not None:
+            line = [*line, *change(question.outputs, line, pair.earlier(before.groups, window, group, nothing))]
+        hidden_here = now.hidden.get((window, group), none) if now.hidden else none
+        lines.append(((window, *group, *line) if lead else (*group, *line), hidden_here))
+    ordered = _ordered(lines, columns, question)
+    stop = None if question.limit is None else question.offset + question.limit
+    kept = ordered[question.offset : stop]
+    show = _Shower(plan, question, columns)
+    names = [one.name for one in question.outputs]
+    suppressed = [Suppressed("rows", at, _named(names, places)) for at, (_, places) in enumerate(kept) if places]
+    other = []
+    for at, (window, line) in enumerate(sorted(now.rest.items())):
+        if pair is not None and before is not None:
+            line = [*line, *change(question.outputs, line, pair.earlier_rest(before.rest, window, nothing))]
+        other.append(show.without_dimensions((window, *line) if lead else line))
+        if window in now.hidden_rest:
+            suppressed.append(Suppressed("other", at, _named(names, now.hidden_rest[window])))
+    totals = None
+    if now.totals is not None:
+        line = now.totals
+        if before is not None and before.totals is not None:
+            line = [*line, *change(question.outputs, line, before.totals)]
+        totals = show.measures(line)
+        if now.hidden_totals:
+            suppressed.append(Suppressed("totals", None, _named(names, now.hidden_totals)))
+    return Made(show.rows([row for row, _ in kept]), other, totals, tuple(suppressed), len(ordered), [row for row, _ in ordered])
 
-    def add(window: int, group: Sequence[Any], values: Sequence[Any]) -> None:
-        found.append((*group, *values) if question.interval is None else (window, *group, *values))
 
-    for (window, group), state in states.items():
-        values = [one.value(state) for one in question.outputs]
-        saturated.update((one.name, None) for one, (_, cut) in zip(question.outputs, values) if cut)
-        add(window, group, [value for value, _ in values])
-    if not question.by:
-        empty = empty_state(plan)
-        nothing = [one.value(empty)[0] for one in question.outputs]
-        for window in _windows(query, question):
-            if (window, ()) not in states:
-                add(window, (), nothing)
-    kept = _ordered(found, columns, question)[: question.limit]
-    fields = plan.rollup.schema.columns
-    kinds = [fields[column.name] if column.role == "dimension" else None for column in columns]
-    rows = [{column.name: show(kind, column.type, value) for column, kind, value in zip(columns, kinds, row)} for row in kept]
-    return rows, tuple(saturated)
+def _named(names: Sequence[str], places: frozenset[int]) -> tuple[str, ...]:
+    return tuple(names[place] for place in sorted(places))
 
 
-def show(field: Field | None, kind: str, value: Any) -> Any:
+class _Shower:
+    """Turns rows of canonical values into what an answer shows."""
+
+    def __init__(self, plan: RollupPlan, question: Question, columns: Sequence[Column]) -> None:
+        fields = plan.rollup.schema.columns
+        self.names = [column.name for column in columns]
+        self.special = [
+            (column.name, fields[column.name] if column.role == "dimension" else None, column.type)
+            for column in columns
+            if column.type == "timestamp" or (column.role == "dimension" and column.type == "decimal")
+        ]
+        self.dimensions = len(question.by)
+        self.lead = 0 if question.interval is None else 1
+        self.calendar = question.calendar
+
+    def rows(self, lines: Sequence[_Row]) -> list[dict[str, Any]]:
+        """Rows, a column at a time."""
+        if not lines:
+            return []
+        columns = list(zip(*lines))
+        for name, field, kind in self.special:
+            place = self.names.index(name)
+            if kind == "timestamp":
+                columns[place] = tuple(self.calendar.texts(columns[place]))
+            else:
+                columns[place] = tuple(units(field, value) for value in columns[place])
+        return [dict(zip(self.names, values)) for values in zip(*columns)]
+
+    def row(self, values: Sequence[Any]) -> dict[str, Any]:
+        """A row."""
+        return self.rows([tuple(values)])[0]
+
+    def without_dimensions(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The row of groups that were left out."""
+        lead = [*values[: self.lead], *([None] * self.dimensions), *values[self.lead :]]
+        row = self.row(lead)
+        for name in self.names[self.lead : self.lead + self.dimensions]:
+            del row[name]
+        return row
+
+    def measures(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Measures alone."""
+        at = self.lead + self.dimensions
+        row = dict(zip(self.names[at:], values))
+        for name, field, kind in self.special:
+            if name in row:
+                row[name] = show(field, kind, row[name], self.calendar)
+        return row
+
+
+def show(field: Field | None, kind: str, value: Any, calendar: Calendar) -> Any:
     """A value as an answer shows it: instants as ISO 8601 text, a dimension's decimals in units. field: the dimension's, None for the other columns."""
-    return iso(value) if kind == "timestamp" and value is not None else units(field, value)
+    return calendar.text(value) if kind == "timestamp" and value is not None else units(field, value)
 
 
-def _windows(query: QueryPlan, question: Question) -> Sequence[int]:
-    """Where the windows of the answer start."""
-    return [question.start] if question.interval is None else range(floor(query.start, question.interval), query.end, question.interval)
-
-
-def _ordered(found: list[_Row], columns: Sequence[Column], question: Question) -> list[_Row]:
+def _ordered(found: list[tuple[_Row, frozenset[int]]], columns: Sequence[Column], question: Question) -> list[tuple[_Row, frozenset[int]]]:
     """By time, then dimensions; then by the columns asked for, the first counting most. Nulls come last, whichever way."""
     names = [column.name for column in columns]
-    usual = [(column.name, False) for column in columns if column.role != "measure"]
+    usual = [(column.name, False) for column in columns if column.role in ("time", "dimension")]
     for name, descending in reversed([*question.order, *usual]):
         place = names.index(name)
-        nulls = [row for row in found if row[place] is None]
-        found = [row for row in found if row[place] is not None]
-        found.sort(key=lambda row, at=place: row[at], reverse=descending)  # type: ignore[misc]
+        nulls = [row for row in found if row[0][place] is None]
+        found = [row for row in found if row[0][place] is not None] if nulls else found
+        found.sort(key=lambda row, at=place: row[0][at], reverse=descending)  # type: ignore[misc]
         found += nulls
     return found
+
+
+__all__ = ["Made", "Valuer", "Values", "columns_of", "make", "show"]

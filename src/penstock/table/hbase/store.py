@@ -33,6 +33,8 @@ class HBaseTable:
     An instance must not be used on both sides of a fork(). Raises ConfigurationError for settings that cannot work.
     """
 
+    remote = True  # calls wait for a network: readers make several at once
+
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = HBaseSettings.read(settings)
         self._pool = Pool(

@@ -1,0 +1,137 @@
+"""Answers kept in memory for as long as nothing was committed that could change them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import sys
+import threading
+import time
+from typing import Any
+
+from penstock.query.analytics import Analytics, RollupInfo
+from penstock.query.answer import Answer
+from penstock.query.answering import Prepared
+
+_OVERHEAD = 2000  # bytes of an answer beside its rows
+
+
+@dataclasses.dataclass
+class CacheStats:
+    """hits and misses since the start; answers and bytes kept now."""
+
+    hits: int = 0
+    misses: int = 0
+    answers: int = 0
+    bytes: int = 0
+
+
+class CachedAnalytics:
+    """An `Analytics` whose answers are kept under their version, the token of committed offsets. A hit costs one read of the control cells.
+
+        analytics = CachedAnalytics(Analytics.on("local:data"))
+
+    An answer that was read while records came in may hold some beyond what was committed, and a kept one is as it was: as of what `as_of` says, no older than the last
+    commit. max_bytes: of the rows kept, about; the answers used longest ago go first. max_age: seconds after which one is read anew in any case, because what
+    retention has dropped depends on the clock.
+
+    Safe for use by several threads; the same question asked by several at once is read once. Answers are copies: what a caller does to one stays with it.
+    """
+
+    def __init__(self, analytics: Analytics, *, max_bytes: int = 64 << 20, max_age: float = 300.0) -> None:
+        self.analytics, self.max_bytes, self.max_age = analytics, max_bytes, max_age
+        self._lock = threading.Lock()
+        self._kept: collections.OrderedDict[str, tuple[float, int, Answer]] = collections.OrderedDict()
+        self._asking: dict[str, threading.Lock] = {}
+        self._stats = CacheStats()
+
+    def query(self, rollup: str, **question: Any) -> Answer:
+        """As `Analytics.query`, from memory where nothing changed."""
+        return self.answer(self.prepare(rollup, **question))
+
+    def prepare(self, rollup: str, **question: Any) -> Prepared:
+        """As `Analytics.prepare`."""
+        return self.analytics.prepare(rollup, **question)
+
+    def version(self, rollup: str, **question: Any) -> str:
+        """As `Analytics.version`."""
+        return self.analytics.version(rollup, **question)
+
+    def rollups(self) -> list[RollupInfo]:
+        """As `Analytics.rollups`."""
+        return self.analytics.rollups()
+
+    def answer(self, prepared: Prepared) -> Answer:
+        """As `Analytics.answer`, from memory where nothing changed."""
+        version = prepared.version
+        found = self._find(version)
+        if found is None:
+            with self._lock:
+                one_at_a_time = self._asking.setdefault(version, threading.Lock())
+            with one_at_a_time:
+                found = self._find(version)
+                if found is None:
+                    try:
+                        found = self.analytics.answer(prepared)
+                        self._keep(version, found)
+                    finally:
+                        with self._lock:
+                            self._asking.pop(version, None)
+        other = None if found.other is None else [dict(row) for row in found.other]
+        return dataclasses.replace(
+            found, rows=[dict(row) for row in found.rows], other=other, totals=None if found.totals is None else dict(found.totals)
+        )
+
+    def stats(self) -> CacheStats:
+        """What the cache holds, and how often it helped."""
+        with self._lock:
+            return dataclasses.replace(self._stats, answers=len(self._kept))
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        with self._lock:
+            self._kept.clear()
+            self._stats.bytes = 0
+
+    def close(self) -> None:
+        """Close the analytics below."""
+        self.clear()
+        self.analytics.close()
+
+    def __enter__(self) -> CachedAnalytics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _find(self, version: str) -> Answer | None:
+        with self._lock:
+            kept = self._kept.get(version)
+            if kept is None or time.monotonic() >= kept[0]:
+                return None
+            self._kept.move_to_end(version)
+            self._stats.hits += 1
+            return kept[2]
+
+    def _keep(self, version: str, answer: Answer) -> None:
+        size = _size(answer)
+        with self._lock:
+            self._stats.misses += 1
+            self._drop(version)
+            if size > self.max_bytes:
+                return
+            self._kept[version] = time.monotonic() + self.max_age, size, answer
+            self._stats.bytes += size
+            while self._stats.bytes > self.max_bytes:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, version: str) -> None:
+        kept = self._kept.pop(version, None)
+        if kept is not None:
+            self._stats.bytes -= kept[1]
+
+
+def _size(answer: Answer) -> int:
+    """About how many bytes an answer takes."""
+    rows = [*answer.rows, *(answer.other or ())]
+    return _OVERHEAD + sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row.values())) for row in rows)

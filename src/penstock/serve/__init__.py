@@ -1,0 +1,1 @@
+"""HTTP: the query API, reception, and the dashboard. Needs the extra `penstock[serve]`."""

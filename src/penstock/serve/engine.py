@@ -1,0 +1,72 @@
+"""Questions to the query engine, from the event loop: in threads of their own, so many at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+
+import anyio
+import anyio.to_thread
+import pyarrow as pa
+
+from penstock.query import Analytics, Answer, CachedAnalytics, RollupInfo, render
+from penstock.serve.negotiate import ARROW
+from penstock.serve.problems import Problem
+
+if TYPE_CHECKING:
+    from penstock.deployment import Deployment
+
+Value = TypeVar("Value")
+_WAITING = 256  # questions that may wait for a thread; more are turned away at once, instead of being answered too late
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """An answer's bytes in some form. tag: of its version and form. body: None where the client has it already. answer: what was rendered."""
+
+    tag: str
+    body: bytes | None = None
+    answer: Answer | None = None
+
+
+class Engine:
+    """Asks a deployment's roll-ups; answers are kept while nothing is committed. threads: questions at once. cache: bytes of answers kept."""
+
+    def __init__(self, deployment: Deployment, threads: int, cache: int) -> None:
+        self.analytics = CachedAnalytics(Analytics(deployment), max_bytes=cache)
+        self._limiter = anyio.CapacityLimiter(threads)
+
+    async def run(self, call: Callable[..., Value], *arguments: Any, **named: Any) -> Value:
+        """What a blocking call returns. Raises Problem 503 while too many wait."""
+        if self._limiter.statistics().tasks_waiting >= _WAITING:
+            raise Problem(503, "Too many questions wait to be answered.", hint="try again in a moment", headers={"Retry-After": "1"})
+        return await anyio.to_thread.run_sync(functools.partial(call, *arguments, **named), limiter=self._limiter)
+
+    async def ask(self, rollup: str, form: str, known: str | None, asked: dict[str, Any]) -> Rendered:
+        """An answer. form: "json", "csv" or "arrow". known: If-None-Match. asked: see `Analytics.query`; its errors."""
+        return await self.run(self._ask, rollup, form, known, asked)
+
+    async def rollups(self) -> list[RollupInfo]:
+        """See `Analytics.rollups`."""
+        return await self.run(self.analytics.rollups)
+
+    def _ask(self, rollup: str, form: str, known: str | None, asked: dict[str, Any]) -> Rendered:
+        prepared = self.analytics.prepare(rollup, **asked)
+        tag = f'W/"{prepared.version}-{form}"'
+        if known is not None and (known.strip() == "*" or tag in (one.strip() for one in known.split(","))):
+            return Rendered(tag)
+        answer = self.analytics.answer(prepared)
+        return Rendered(tag, rendered(answer, form), answer)
+
+
+def rendered(answer: Answer, form: str) -> bytes:
+    """An answer's bytes."""
+    if form != ARROW:
+        return render(answer, form).encode()
+    out = io.BytesIO()
+    table = answer.to_arrow()
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
