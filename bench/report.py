@@ -63,6 +63,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         for one in results
         if "p99_seconds" in one
     ]
+    notes += [
+        f"{one['name']}: rows, of which the baseline got {one['loaded_in_part']:,} of {one['events']:,}; {one['of_copy']:.0%} of the rate of COPY alone of the same "
+        f"files (bar: {one['of_copy_bar']:.0%}), {one['of_insert']:g} times INSERT of many rows a statement ({one['insert_events_per_second']:,} rows/s)"
+        for one in results
+        if "of_copy" in one
+    ]
     machines = sorted({one["machine"] for one in results if "machine" in one})
     return "\n".join([*lines, "", *(f"- {note}." for note in notes), *(f"- On: {one}." for one in machines)])
 

@@ -183,9 +183,12 @@ def test_the_warehouse_by_both_names(local: Stores) -> None:
     assert ask(local, "SELECT count(*) AS n FROM visits") == ask(local, "SELECT count(*) AS n FROM warehouse.visits") == loaded
     assert ask(local, "SELECT count(*) AS n FROM archive.visits a LEFT JOIN visits w USING (log_offset) WHERE w.site IS NULL") == loaded
     assert len(ask(local, "SELECT dataset, hour FROM penstock_ledger")) == 3
-    assert {"warehouse.visits", "archive.visits"} <= {
-        f"{one['s']}.{one['name']}".replace("main.", "warehouse.") for one in ask(local, "SELECT schema AS s, name FROM (SHOW ALL TABLES)")
+    listed = {(one["database"], one["schema"], one["name"]) for one in ask(local, "SHOW ALL TABLES")}
+    datasets = ("visits", "visits_late", "visits_rejects")
+    assert {one for one in listed if one[0] == "memory"} == {("memory", "archive", name) for name in datasets} | {
+        ("memory", "main", f"archive_{name}") for name in datasets
     }
+    assert ("warehouse", "main", "visits") in listed and not any(database == "temp" for database, _, _ in listed)
     assert [one["column_name"] for one in ask(local, "DESCRIBE archive.visits")] == arrow_schema(DATASET).names
     assert (
         ask(local, "EXPLAIN SELECT * FROM visits") and ask(local, "SUMMARIZE visits") and ask(local, "PIVOT visits ON kind USING count(*)")

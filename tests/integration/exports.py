@@ -139,7 +139,7 @@ def until(what: Callable[[], Any], *processes: subprocess.Popen[str], seconds: f
         for process in processes:
             assert process.poll() is None, f"exit {process.returncode}\n{said(process)}\n{said(process, 1)}"
         assert time.monotonic() < deadline, "\n".join(said(process, 1) for process in processes)
-        time.sleep(0.1)
+        time.sleep(0.3)
     return found
 
 

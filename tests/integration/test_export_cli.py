@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ad_oracle import FIELDS, FITS
 from exports import STORES, TOPOLOGY, WHEN, World, interrupt, running, said, toml, until
 
 from penstock.cli.published import GenerationView
+from penstock.demo.reconcile import judged, raw_records
 from penstock.model.units import DAY, instant
 from penstock.rollup.registry import Registry
 from penstock.warehouse.duckdb import STEPS as DUCKDB_STEPS
@@ -60,7 +62,7 @@ def test_followed_while_the_topology_runs_every_event_is_loaded_once(world: Worl
     run = world.start("run", TOPOLOGY)
     with running(run):
         until(lambda: "advertiser_analytics.archive" in world("status", code=None), run)
-        export = world.start("export", TOPOLOGY, "--follow", "--every", "300ms", *WHEN)
+        export = world.start("export", TOPOLOGY, "--follow", "--every", "1s", *WHEN)
         with running(export):
             until(lambda: said(export), export)  # some hour is loaded
             world.produce(EVENTS // 2, seed=2)
@@ -245,3 +247,19 @@ def test_many_small_files_are_merged_before_a_load_and_none_that_was_loaded(fill
     assert not any("-merged-" in path for path in files_of(filled, "ads", "2026-03-02T19"))
     filled.check()
     assert filled.json("--due", *WHEN) == [], "a merge is no reason to load again"
+
+
+@embedded
+def test_roll_ups_are_loaded_by_day_and_hold_what_the_log_does(filled: World) -> None:
+    loads = filled.json("--due", "--rollups", *WHEN)
+    days = {one["dataset"]: one for one in loads if one["dataset"].startswith("rollup_")}
+    assert len(days) == 7 and {one["outcome"] for one in loads} == {"loaded"}
+    sql = "SELECT advertiser, epoch_us(time) // 3600000000, clicks, spend FROM rollup_by_advertiser_1h"
+    with filled.deployment() as deployment, judged(raw_records(deployment, "ads"), FIELDS, FITS, "ts * 1000", DAY) as events:
+        ours = Counter(tuple(row.values()) for row in deployment.warehouse.query(sql).to_pylist())
+        expected = events.execute("""
+            SELECT advertiser_id, event_time // 3600000000, count(*) FILTER (type = 'click'), coalesce(sum(cost), 0) FROM events
+            WHERE verdict = 'accepted' AND event_time >= epoch_us(TIMESTAMP '2026-03-02') GROUP BY ALL""").fetchall()
+    assert ours == Counter(expected)
+    assert filled.json("--due", "--rollups", "--grace", "0s") == [], "the floor between two loads of a day"
+    assert {one["outcome"] for one in filled.json("--due", "--rollups", *WHEN)} == {"unchanged"}

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from warehouse_worlds import ADS, H, Files, World, offsets, rows_of
 
-from penstock.errors import ConfigurationError, LoadError, QueryError, UnavailableError
+from penstock.errors import ConfigurationError, LoadError, NotFoundError, QueryError, UnavailableError
 from penstock.model.units import HOUR
 from penstock.warehouse import Column, Dataset
 from penstock.warehouse.redshift import RedshiftWarehouse
@@ -103,7 +103,7 @@ def test_a_commit_whose_answer_never_comes_is_resolved_from_the_ledger_and_else_
     assert len(copies) == 1  # the second try saw it in the ledger
     once = RedshiftWarehouse({**redshift, "attempts": 1}, store.archive)
     more = files.manifest(files.file(0, 5), files.file(5, 9))
-    with redshift_faults.armed("^commit", "drop-after", skip=1):  # the first is of the session's settings
+    with redshift_faults.armed("^commit", "drop-after"):
         with pytest.raises(UnavailableError, match="may be committed or not"):
             once.load(*more, 2)
     assert once.load(*more, 3) == "unchanged"
@@ -284,6 +284,16 @@ def test_a_session_makes_one_connection_and_a_new_one_after_an_error(
         store.ledger("ads")
     found = [sql for sql in redshift_faults.statements() if sql.startswith(timeouts)]
     assert len(found) == 1 + 2  # preparing, and two of the session
+
+
+def test_a_session_goes_on_after_a_load_of_what_was_never_prepared(world: World, files: Files) -> None:
+    store, loads = world.open(), files.manifest(files.file(0, 3))
+    with store.session():
+        assert store.ledger("ads") == []
+        with pytest.raises(NotFoundError, match="no dataset 'ads'"):
+            store.load(*loads, 1)
+        store.prepare(ADS)
+        assert store.load(*loads, 1) == "loaded"
 
 
 def test_a_large_file_is_checked_on_disk_and_a_footer_may_be_enough(

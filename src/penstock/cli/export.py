@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     [
         ("all hours that are due; run it every few minutes", "penstock export advertiser_analytics --due"),
         ("whatever becomes due, for as long as this runs", "penstock export advertiser_analytics --follow"),
+        ("roll-ups by hour and by day as tables, too", "penstock export advertiser_analytics --due --rollups"),
         ("one hour, due or not", "penstock export page_analytics --hour 2015-05-17T10"),
         ("a day that was archived before anybody exported", "penstock export page_analytics --from 2015-05-17 --to 2015-05-18"),
         ("what would be loaded, and what would not and why", "penstock export page_analytics --due --dry-run"),
@@ -67,6 +68,11 @@ if TYPE_CHECKING:
 @click.option(
     "--merge/--no-merge", default=True, show_default=True, help="Merge an hour's small files before it is loaded, where there are many."
 )
+@click.option(
+    "--rollups",
+    is_flag=True,
+    help="With --due or --follow, load roll-ups too: a table for each breakdown by hour and by day, a day at a time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON an hour, for programs.")
 @on_option
 def export(
@@ -83,6 +89,7 @@ def export(
     every: str,
     lease: str,
     merge: bool,
+    rollups: bool,
     as_json: bool,
     on: str,
 ) -> int:
@@ -97,6 +104,8 @@ def export(
         raise click.UsageError("--hour names the hours to load: it goes without --due, --follow, --from and --to")
     if not (hours or start or end or due or follow):
         raise click.UsageError("say --hour TIME, --from and --to, --due, or --follow")
+    if rollups and not (due or follow):
+        raise click.UsageError("--rollups goes with --due or --follow")
     if follow and dry_run:
         raise click.UsageError("--dry-run looks once: say --due --dry-run")
     from penstock.model.units import SECOND, duration
@@ -108,7 +117,7 @@ def export(
         if pause < SECOND // 10:
             raise click.UsageError(f"{name} is 100ms at least")
     with open_deployment(on) as deployment, logged():
-        exporter = exporter_of(found, deployment, options, serve=follow, datasets=datasets)
+        exporter = exporter_of(found, deployment, options, serve=follow, datasets=datasets, rollups=rollups)
         if follow:
             return followed(exporter, deployment, pauses["--every"], pauses["--lease"], as_json)
         tasks = chosen(exporter, hours, start or end, due)
@@ -152,7 +161,13 @@ def feeds_of(topology: type[Topology], deployment: Deployment) -> Iterator[Feed]
 
 
 def exporter_of(
-    topology: type[Topology], deployment: Deployment, options: Options, *, serve: bool = False, datasets: tuple[str, ...] = ()
+    topology: type[Topology],
+    deployment: Deployment,
+    options: Options,
+    *,
+    serve: bool = False,
+    datasets: tuple[str, ...] = (),
+    rollups: bool = False,
 ) -> Exporter:
     """The exporter of a topology. serve: let Prometheus ask it. Raises NotFoundError for a dataset that the topology does not make."""
     from penstock.cli import published
@@ -161,6 +176,14 @@ def exporter_of(
     from penstock.warehouse.schedule import Exporter
 
     names = [dataset.name for definition in published.archive_bolts(topology, deployment) for dataset in published.datasets(definition)]
+    more: Any = tuple
+    if rollups:
+        from penstock.cli.base import rollups_of
+        from penstock.cli.rolled import RolledDays
+        from penstock.warehouse.rollups import tables_of
+
+        more = RolledDays(topology, deployment, options).tasks
+        names += [table.name for rollup in rollups_of(topology) for table in tables_of(rollup)]
     for name in datasets:
         if name not in names:
             raise NotFoundError(f"{topology.topology_name} makes no dataset {name!r}", hint=f"it makes {', '.join(names)}")
@@ -175,6 +198,7 @@ def exporter_of(
         lambda: feeds_of(topology, deployment),
         deployment.now,
         options,
+        more=more,
         metrics=metrics,
         say=say,
     )
@@ -205,16 +229,18 @@ def planned(tasks: list[Task], due: bool, as_json: bool) -> int:
     if not plans:
         say("every hour that is archived is loaded")
         return OK
-    rows = [
-        [plan.dataset, hour_text(plan.hour), number(plan.files), number(plan.rows), size(plan.bytes), verb(plan, due), plan.why]
-        for plan in plans
-    ]
+    rows = [[plan.dataset, hour_text(plan.hour), *sizes(plan), verb(plan, due), plan.why] for plan in plans]
     table(["dataset", "hour", "files", "rows", "size", "load", "why"], rows, right=(2, 3, 4))
     some = [plan for plan in plans if plan.due or not due]
     say(
         f"would load {number(len(some))} hours: {number(sum(p.rows for p in some))} rows of {number(sum(p.files for p in some))} files, {size(sum(p.bytes for p in some))}"
     )
     return OK
+
+
+def sizes(plan: HourPlan) -> tuple[str, str, str]:
+    """Files, rows and bytes; dashes for what is not made yet, a day of a roll-up."""
+    return (number(plan.files), number(plan.rows), size(plan.bytes)) if plan.files else ("-", "-", "-")
 
 
 def verb(plan: HourPlan, due: bool) -> str:
@@ -241,16 +267,13 @@ def loaded(exporter: Exporter, tasks: list[Task], due: bool, as_json: bool) -> i
     some = [task for task in tasks if task.plan.due or not due]
     failed = False
     with printing(as_json) as (show, shown), interruptible(exporter.stop, shown) as state:
-        total = sum(task.plan.bytes for task in some)
-        done = 0
-        if len(some) > 1:
-            shown.update("load", 0, total, unit="bytes", detail=f"{len(some):,} hours")
+        rows = 0
+        shown.update("load", 0, len(some), unit="hours")
         for count, result in enumerate(exporter.once(some), 1):
             show(result)
             failed |= result.outcome == "failed"
-            done += some[count - 1].plan.bytes
-            if len(some) > 1:
-                shown.update("load", done, total, unit="bytes", detail=f"hour {count:,} of {len(some):,}")
+            rows += result.rows
+            shown.update("load", count, len(some), unit="hours", detail=f"{rows:,} rows")
     if due and not as_json:
         if not some:
             say("no hour is due")

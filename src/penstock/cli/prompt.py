@@ -3,6 +3,7 @@ r"""The prompt of `penstock sql`: statements that end with a semicolon, history,
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import re
 import shlex
@@ -98,9 +99,10 @@ class Shell:
         if name not in commands:
             raise UsageError(f"\\{name} is not a command", hint=HELP)
         try:
-            commands[name](*arguments)
+            bound = inspect.signature(commands[name]).bind(*arguments)
         except TypeError:
             raise UsageError(f"\\{name} takes other arguments", hint=HELP) from None
+        commands[name](*bound.args)
 
     def _describe(self, name: str | None = None) -> None:
         if name is not None:

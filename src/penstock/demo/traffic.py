@@ -10,12 +10,13 @@ import click
 from penstock.cli.base import load, schemas_of
 from penstock.cli.output import Meter, heading
 from penstock.cli.produce import create_topic, produce_files
-from penstock.cli.sql import show, with_archive
+from penstock.cli.sql import show
 from penstock.demo import reconcile
 from penstock.demo.check import Check
 from penstock.demo.reconcile import DAY_US
 from penstock.model.units import iso
 from penstock.query import Analytics, render
+from penstock.query.sql import SqlSession
 
 if TYPE_CHECKING:
     from penstock.deployment import Deployment
@@ -50,14 +51,11 @@ class Traffic:
 
     def _busiest(self, deployment: Deployment) -> tuple[str, int, int]:
         """The path with most views, and the days that the traffic spans."""
-        top = deployment.warehouse.query(
-            with_archive("SELECT path, count(*) AS views FROM archive_pages GROUP BY ALL ORDER BY views DESC, path LIMIT 1", deployment)
-        ).to_pylist()[0]
-        first, last = (
-            deployment.warehouse.query(with_archive("SELECT epoch_us(min(ts)), epoch_us(max(ts)) FROM archive_pages", deployment))
-            .to_pylist()[0]
-            .values()
-        )
+        sql = SqlSession(deployment)
+        with sql.run("SELECT path, count(*) AS views FROM archive.pages GROUP BY ALL ORDER BY views DESC, path LIMIT 1") as rows:
+            top = rows.read_all().to_pylist()[0]
+        with sql.run("SELECT epoch_us(min(ts)), epoch_us(max(ts)) FROM archive.pages") as rows:
+            first, last = rows.read_all().to_pylist()[0].values()
         return top["path"], first // DAY_US * DAY_US, (last // DAY_US + 1) * DAY_US
 
     def report(self, deployment: Deployment) -> None:

@@ -56,12 +56,16 @@ class Feed:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """An hour, what is to be done with it, and all that doing it takes. loaded: its row of the ledger."""
+    """An hour, what is to be done with it, and all that doing it takes.
+
+    loaded: its row of the ledger. load: what loads it, where it is not made of the archive's files, such as a day of a roll-up.
+    """
 
     plan: HourPlan
     dataset: Dataset
     archive: Archive
     loaded: LedgerRow | None
+    load: Callable[[], ExportResult] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +81,9 @@ class Options:
 class Exporter:
     """Loads hours of the datasets of one topology.
 
-    name: of the topology; what its health and its lease are kept by. feeds: reads what there is to load, anew at each call. now: the wall clock. say:
-    told, in a line for people, what changes beside hours that are loaded. Used by one thread; a signal may call `stop`.
+    name: of the topology; what its health and its lease are kept by. feeds: reads what there is to load, anew at each call; more: the same, of what is
+    not in the archive. now: the wall clock. say: told, in a line for people, what changes beside hours that are loaded. Used by one thread; a signal
+    may call `stop`.
     """
 
     def __init__(
@@ -90,10 +95,11 @@ class Exporter:
         now: Callable[[], int],
         options: Options,
         *,
+        more: Callable[[], Iterable[Task]] = tuple,
         metrics: ExportMetrics | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.name, self.options = name, options
+        self.name, self.options, self._more = name, options, more
         self._table, self._warehouse, self._feeds, self._now, self._say = table, warehouse, feeds, now, say
         self._metrics = metrics or NoExportMetrics()
         self._health = Health()
@@ -132,7 +138,7 @@ class Exporter:
                 found += [Task(plan, dataset, feed.archive, ledger.get(plan.hour)) for plan in plans]
                 self._settle(plans, now)
                 self._metrics.planned(dataset.name, plans, max(ledger, default=None), now)
-        return sorted(found, key=lambda task: task.plan.hour)
+        return [*sorted(found, key=lambda task: task.plan.hour), *self._more()]
 
     def once(self, tasks: list[Task]) -> Iterator[ExportResult]:
         """Load hours now, whoever leads, and yield what became of each. A store that does not answer fails the hour under way and ends it."""
@@ -231,9 +237,12 @@ class Exporter:
         key, began = (task.plan.dataset, task.plan.hour), time.monotonic()
         what = f"{task.plan.dataset} {hour_text(task.plan.hour)}"
         try:
-            if self.options.merge:
-                self._merge(task, what)
-            result = export_hour(task.archive, self._warehouse, task.dataset, task.plan.hour, self._now())
+            if task.load is not None:
+                result = task.load()
+            else:
+                if self.options.merge:
+                    self._merge(task, what)
+                result = export_hour(task.archive, self._warehouse, task.dataset, task.plan.hour, self._now())
         except PenstockError as problem:
             if problem.retriable and not once:
                 self._unanswered[key] += 1

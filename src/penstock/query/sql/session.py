@@ -136,9 +136,11 @@ def _prepare(connection: Any, tables: list[Listed], failed: Callable[[BaseExcept
     attached = any(name == "warehouse" for (name,) in connection.execute("SELECT database_name FROM duckdb_databases()").fetchall())
     if not attached:
         connection.execute("CREATE SCHEMA warehouse")
-    for number, one in enumerate(tables):
-        connection.register(f"penstock_{number}", TableDataset(one.columns, one.scan, failed))
-        connection.execute(f"CREATE VIEW {one.schema}.{one.name} AS FROM penstock_{number}")
+    for one in tables:
+        connection.execute(f"USE memory.{one.schema}")
+        connection.from_arrow(TableDataset(one.columns, one.scan, failed)).create_view(one.name)
+    connection.execute("USE memory.main")
+    for one in tables:
         if one.schema != "rollup":
             alias = one.name if one.schema == "warehouse" else f"archive_{one.name}"
             connection.execute(f"CREATE VIEW {alias} AS FROM {one.schema}.{one.name}")

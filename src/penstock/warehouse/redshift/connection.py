@@ -46,8 +46,7 @@ class Connection:
         try:
             # The driver has one limit for connecting and for every answer.
             self._driver._usock.settimeout(settings.statement_timeout + _SLACK)
-            self.execute(f"SET statement_timeout TO {round(settings.statement_timeout * 1000)}")
-            self.commit()
+            self.alone(f"SET statement_timeout TO {round(settings.statement_timeout * 1000)}")
         except BaseException:
             self.close()
             raise
@@ -100,6 +99,10 @@ class Connection:
             self.execute("BEGIN READ ONLY")
             yield
             self.rollback()
+        except ServerError:
+            with contextlib.suppress(ServerError, LostError):
+                self.rollback()
+            raise
         finally:
             self._driver.autocommit = False
 

@@ -11,12 +11,21 @@ from penstock.model.units import from_datetime, to_datetime
 from penstock.warehouse import Column, Dataset, LedgerRow, Manifest
 from penstock.warehouse.redshift.connection import Connection
 from penstock.warehouse.redshift.ddl import DATASETS, LEDGER, LOCK, SYSTEM, quoted, table
+from penstock.warehouse.redshift.problems import ServerError
 
 _PIECE = 65_535  # bytes of a VARCHAR; JSON is ASCII here
 
 
 def prepare_system(connection: Connection, schema: str) -> None:
-    """Create what is missing of the schema and Penstock's own tables, and commit."""
+    """Create what is missing of the schema and Penstock's own tables, all in one transaction."""
+    try:
+        _create(connection, schema)
+    except ServerError:  # IF NOT EXISTS does not help against one that does the same at the same time
+        connection.rollback()
+        _create(connection, schema)
+
+
+def _create(connection: Connection, schema: str) -> None:
     if not connection.rows("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
     for name in sorted(set(SYSTEM) - tables(connection, schema)):

@@ -102,6 +102,10 @@ class RedshiftWarehouse:
             raise LoadError(f"{what}: {len(paths)} paths for {len(manifest.entries)} files")
         if not manifest.entries:
             raise LoadError(f"{what}: the manifest names no file", hint="an hour without files has nothing to load")
+        with self.session():
+            return self._load(manifest, paths, now, what)
+
+    def _load(self, manifest: Manifest, paths: Sequence[str], now: int, what: str) -> Literal["loaded", "unchanged"]:
         dataset, found = self._tried(lambda connection: self._known(connection, manifest), what)
         if dataset is None:
             raise NotFoundError(f"there is no dataset {manifest.dataset!r} in {self.settings.place}", hint="prepare it first")
@@ -111,15 +115,7 @@ class RedshiftWarehouse:
             check_covers(manifest, found)
         self.step("files")  # before the lock, which others wait for
         groups = checked(self.archive, dataset, manifest, paths, self.settings.verify, what)
-        load = Load(
-            self.settings,
-            self._manifests,
-            manifest,
-            tuple(group for group in groups if group.rows),
-            now,
-            what,
-            lambda name: self.step(name),
-        )
+        load = Load(self.settings, self._manifests, manifest, tuple(group for group in groups if group.rows), now, what, self.step)
         try:
             return self._tried(load.run, what)
         except ServerError as problem:
