@@ -45,6 +45,7 @@ setup(
     package_data={
         "penstock.kernels": ["*.pxd", "*.pyi"],
         "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"],
+        "penstock.serve.dashboard": ["static/*"],
         "penstock.stack": ["artifacts/*"],
         "penstock.storm": ["serializer.jar", "pom.xml", "pom.sha256"],
         "penstock.table.hbase": ["hbase.thrift"],
