@@ -13,20 +13,20 @@ $(VENV)/.made: $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. Debian: apt-get install python3-venv"; exit 1; }
 	@command -v cc >/dev/null || echo "NOTICE: no C compiler; the kernels will run in plain Python, about 100 times slower. Debian: apt-get install gcc python3-dev"
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[serve]'
 	@touch $@
 
 $(VENV)/.made-test: $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	@touch $@
 
-run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
+run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled; then live, on a dashboard
 	@$(BIN)/penstock demo
 
 test: $(VENV)/.made-test ## all tests that need no server
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
+	PENSTOCK_BROWSER=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
 
 test-servers: $(VENV)/.made-test ## all that need Kafka, HBase and Storm, which are started for it on free ports (Java 17 and Maven needed)
 	@export PENSTOCK_STACK="$${PENSTOCK_STACK:-$(CURDIR)/build/stack}" PENSTOCK_SERVERS=1; \

@@ -15,13 +15,14 @@ from dashboard_world import DashboardWorld, world
 def chromium() -> Iterator[Any]:
     """A real Chromium, without a window. Skipped where there is none, unless PENSTOCK_BROWSER says that there must be."""
     found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if found is None and not os.environ.get("PENSTOCK_BROWSER"):
-        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    if not os.environ.get("PENSTOCK_BROWSER"):
+        pytest.importorskip("playwright", reason="needs the package playwright: pip install 'penstock[test]'")
+        if found is None:
+            pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     assert found, "PENSTOCK_BROWSER is set, and there is no Chromium: apt-get install chromium"
-    playwright = (
-        pytest.importorskip("playwright.sync_api") if not os.environ.get("PENSTOCK_BROWSER") else __import__("playwright.sync_api").sync_api
-    )
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         yield browser
         browser.close()

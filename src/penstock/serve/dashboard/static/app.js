@@ -68,16 +68,15 @@ class View {
     this.canvas = el("div", { class: "canvas", role: "img", "aria-label": "Chart" });
     this.table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The chart's numbers" });
     this.body = el("div", {}, this.readout, this.canvas, el("details", {}, el("summary", {}, "Show as table"), this.table));
-    this.wrong = el("div", {});
     this.chart = new Chart(this.canvas, this.readout);
     this.live = new Live(rollup, () => this.renew());
     this.breakdown = new Breakdown(rollup);
     this.controls = el("div", { class: "controls", role: "group", "aria-label": "What is shown" });
     this.interval = el("span", {});
-    $("page").replaceChildren(this.controls, this.asOf, this.warning, this.tiles, this.wrong,
-      el("div", { class: "two" },
-        el("section", { class: "card", "aria-labelledby": "series-title" }, el("div", { class: "head" }, this.name, this.interval), this.body),
-        this.live.node),
+    this.charts = el("div", { class: "two" },
+      el("section", { class: "card", "aria-labelledby": "series-title" }, el("div", { class: "head" }, this.name, this.interval), this.body),
+      this.live.node);
+    $("page").replaceChildren(this.controls, this.asOf, this.warning, this.tiles, this.charts,
       this.breakdown.dimensions.length ? this.breakdown.node : "");
     this.draw();
   }
@@ -105,6 +104,7 @@ class View {
         const button = event.currentTarget;
         try { await navigator.clipboard.writeText(location.href); say("The link was copied"); button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy link"; }, 2000); } catch { say("The link is in the address bar"); }
       } }, "Copy link"));
+    this.name.after(this.interval);
     this.interval.replaceChildren(select("Every", state.interval, INTERVALS, (value) => change({ interval: value })));
     if (focused) [...this.controls.querySelectorAll(".field")].find((one) => one.textContent === focused)?.querySelector("select,input")?.focus();
   }
@@ -119,7 +119,7 @@ class View {
       const shown = measures(answer);
       if (!shown.some((column) => column.name === state.measure)) write({ measure: shown[0].name });
       this.answer = answer;
-      this.wrong.replaceChildren();
+      this.charts.hidden = this.breakdown.node.hidden = false;
       this.show();
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -141,7 +141,10 @@ class View {
       return;
     }
     this.tiles.replaceChildren(failure(error.problem ?? { detail: error.message }, () => this.load()));
-    this.table.replaceChildren();
+    this.asOf.textContent = "\u00a0";
+    this.warning.replaceChildren();
+    this.charts.hidden = this.breakdown.node.hidden = true;
+    this.controls.append(this.interval); // the way out, where the interval is what was wrong
   }
 
   show() {
