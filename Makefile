@@ -15,14 +15,14 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 
 $(VENV)/.made: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[serve]'
 	@touch $@
 
 $(VENV)/.made-test: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]'
 	@touch $(VENV)/.made $@
 
-run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled
+run: $(VENV)/.made ## a million ad events: rolled up, looked up, exported, reconciled; then live, on a dashboard
 	@$(BIN)/penstock demo
 
 test: tools test-embedded test-servers ## every test; starts the servers that it needs, on free ports
@@ -30,7 +30,7 @@ test: tools test-embedded test-servers ## every test; starts the servers that it
 test-embedded: postgres $(VENV)/.made-test ## all tests that need neither Kafka nor HBase nor Storm
 	@$(BIN)/python -c 'from penstock.kernels import backend; assert backend == "compiled", f"the kernels are not compiled: {backend}"'
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
+	PENSTOCK_BROWSER=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not servers"
 
 test-servers: tools $(VENV)/.made-test ## those that do
 	@export PENSTOCK_STACK="$${PENSTOCK_STACK:-$(CURDIR)/build/stack}" PENSTOCK_SERVERS=1; \
@@ -41,6 +41,8 @@ tools: postgres ## what of the system the tests need, asked for by name where it
 	@{ command -v java || [ -n "$$JAVA_HOME" ]; } >/dev/null && command -v mvn >/dev/null || { \
 	echo "The tests run real servers: Java 17 and Maven. Debian: apt-get install openjdk-17-jdk-headless maven"; \
 	echo "make test-embedded runs those that need neither Kafka nor HBase nor Storm."; exit 1; }
+	@command -v chromium >/dev/null || { \
+	echo "Chromium is missing: the dashboard's tests drive it. Debian: apt-get install chromium"; exit 1; }
 
 postgres:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \

@@ -46,6 +46,7 @@ setup(
         "penstock.kernels": ["*.pxd", "*.pyi"],
         "penstock.reports": ["*.sql"],
         "penstock.scaffold": ["new-project/**/*.tmpl", "new-project/*.tmpl"],
+        "penstock.serve.dashboard": ["static/*"],
         "penstock.stack": ["artifacts/*"],
         "penstock.stack.redshift": ["catalog.sql"],
         "penstock.storm": ["serializer.jar", "pom.xml", "pom.sha256"],

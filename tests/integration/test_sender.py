@@ -39,6 +39,7 @@ def losing_answers(url: str) -> Iterator[tuple[str, list[int]]]:
             while data := server.recv(1 << 16):
                 if number % 2 == 0:
                     dropped[0] += 1
+                    client.shutdown(socket.SHUT_RDWR)
                     return
                 client.sendall(data)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from penstock.serve.keys import Key, KeyStore
     from penstock.serve.scope import Scope
 
-MODULES = ("fastapi", "fastapi_offline", "httpx", "jwt", "uvicorn")
+MODULES = ("fastapi", "fastapi_offline", "httpx", "jwt", "uplot", "uvicorn")
 
 
 class ServeGroup(ExampleCommand, click.Group):
@@ -87,7 +87,7 @@ def serve(
         service.close()
         bound = listen(host, port)
         address = url(bound.getsockname(), "https" if tls_cert else "http")
-        click.echo(f"serving {on} at {address} (documentation: {address}/docs)")
+        click.echo(f"serving {on} at {address} (dashboard: {address}/dashboard, documentation: {address}/docs)")
         if not any(key.state(deployment.now()) == "active" for key in keys):
             say("there is no key yet: `penstock serve keys create --name ME` makes one")
         sys.stdout.flush()

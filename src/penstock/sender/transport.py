@@ -68,7 +68,7 @@ class Transport:
         while True:
             try:
                 status, answered, text = self._post(f"{self._prefix}/v1/events/{urllib.parse.quote(dataset)}", headers, packed)
-                return understood(status, answered, text)
+                return understood(status, dict(answered), text)
             except (OSError, http.client.HTTPException) as problem:
                 self.close()
                 if not kept:
@@ -100,6 +100,7 @@ def understood(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     except ValueError:
         data = None
     data = data if isinstance(data, dict) else {}
+    named = {name.lower(): value for name, value in headers.items()}
     detail = str(data.get("detail", "")) or f"status {status}"
     rejected = tuple(one for one in data.get("rejected", ()) if isinstance(one, dict))
     if status == 200 and "accepted" in data:
@@ -107,9 +108,9 @@ def understood(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if status == 422 and rejected:  # none of them fits, which is an answer for each
         return Answer("taken", detail, 0.0, int(data.get("accepted", 0)), rejected)
     if status in AGAIN:
-        return Answer("again", detail, retry_after(headers.get("Retry-After")))
+        return Answer("again", detail, retry_after(named.get("retry-after")))
     if status in MENDED or 300 <= status < 400 or status == 200:
-        return Answer("mend", detail if status != 200 else "what answers is no Penstock server", retry_after(headers.get("Retry-After")))
+        return Answer("mend", detail if status != 200 else "what answers is no Penstock server", retry_after(named.get("retry-after")))
     return Answer("refused", detail)
 
 

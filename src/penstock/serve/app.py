@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 import penstock
+from penstock.serve.dashboard import add_dashboard
 from penstock.serve.docs import add_docs
 from penstock.serve.headers import SafeHeaders
 from penstock.serve.limits import ASGIApp, SizeLimits
@@ -21,7 +22,7 @@ from penstock.serve.service import Service
 Part = Callable[[FastAPI, Service], None]
 
 # What a server is made of. A part adds its routes to the application; see Service for what else it may register.
-PARTS: tuple[Part, ...] = (add_docs, add_api, add_reception)
+PARTS: tuple[Part, ...] = (add_docs, add_api, add_reception, add_dashboard)
 
 DESCRIPTION = """Measures of roll-ups, exact and with all that says how far they can be trusted: `as_of`, completeness, error bounds.
 
