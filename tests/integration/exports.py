@@ -102,19 +102,9 @@ class World:
         return process.returncode
 
     def check(self) -> dict[str, int]:
-        """Compare all rows of the warehouse, as a multiset, with the events in the log as DuckDB reads their JSON. How many there are."""
-        found = {}
-        with self.deployment() as deployment, judged(raw_records(deployment, "ads"), FIELDS, FITS, "ts * 1000", DAY) as events:
-            for dataset, verdict in DATASETS.items():
-                expected = Counter(events.execute(_EXPECTED, [verdict]).fetchall())
-                names = ", ".join(f'"{name}"' for name in _COLUMNS)
-                ours = Counter(tuple(row.values()) for row in deployment.warehouse.query(f"SELECT {names} FROM {dataset}").to_pylist())
-                missing, surplus = expected - ours, ours - expected
-                assert not missing and not surplus, (
-                    f"{dataset}: {len(missing)} missing, {len(surplus)} too many, {list((missing or surplus).items())[:2]}"
-                )
-                found[dataset] = expected.total()
-        return found
+        """See `check_loaded`."""
+        with self.deployment() as deployment:
+            return check_loaded(deployment)
 
     def check_nothing_left(self) -> None:
         """No table of a load that ended, no file beside those that the index names."""
@@ -125,6 +115,22 @@ class World:
             assert {name for name in names if not name.startswith("penstock_")} == {"ads", "ads_late", "ads_rejects"}
             assert names >= {"penstock_ledger"} and not [name for name in names if "stage" in name]
             assert [file.path for file in deployment.archive.files("_manifests")] == []
+
+
+def check_loaded(deployment: Deployment) -> dict[str, int]:
+    """Compare all rows of the warehouse, as a multiset, with the events in the log as DuckDB reads their JSON. How many there are."""
+    found = {}
+    with judged(raw_records(deployment, deployment.topic("ads")), FIELDS, FITS, "ts * 1000", DAY) as events:
+        for dataset, verdict in DATASETS.items():
+            expected = Counter(events.execute(_EXPECTED, [verdict]).fetchall())
+            names = ", ".join(f'"{name}"' for name in _COLUMNS)
+            ours = Counter(tuple(row.values()) for row in deployment.warehouse.query(f"SELECT {names} FROM {dataset}").to_pylist())
+            missing, surplus = expected - ours, ours - expected
+            assert not missing and not surplus, (
+                f"{dataset}: {len(missing)} missing, {len(surplus)} too many, {list((missing or surplus).items())[:2]}"
+            )
+            found[dataset] = expected.total()
+    return found
 
 
 def said(process: subprocess.Popen[str], which: int = 0) -> str:

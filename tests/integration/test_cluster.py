@@ -22,6 +22,7 @@ import pytest
 from ad_oracle import check_cells
 from cells import dump_cells
 from cluster import Cluster, children, send, workers
+from exports import check_loaded
 
 from penstock.errors import UnavailableError
 from penstock.runner.local import LocalRunner, prepare
@@ -29,6 +30,7 @@ from penstock.topologies.advertiser_analytics import AdvertiserAnalytics
 
 EVENTS = int(os.environ.get("PENSTOCK_CLUSTER_EVENTS", "2000000"))
 KILLED_EVENTS = int(os.environ.get("PENSTOCK_CLUSTER_KILL_EVENTS", "300000"))
+WAREHOUSE_EVENTS = int(os.environ.get("PENSTOCK_CLUSTER_WAREHOUSE_EVENTS", "200000"))
 SEED = int(os.environ.get("PENSTOCK_CLUSTER_SEED", "1"))
 NAME = "advertiser_analytics"
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
@@ -109,9 +111,7 @@ def test_kills_on_a_cluster_change_nothing(cluster: Cluster) -> None:
     def going_on(what: str, patience: float = 240) -> None:
         """Wait until both bolts commit again."""
         before = cluster.shards()
-        sums = {
-            bolt: sum(shard["committed"] for shard in before if shard["bolt"].endswith(bolt)) for bolt in ("rollups", "archive")
-        }
+        sums = {bolt: sum(shard["committed"] for shard in before if shard["bolt"].endswith(bolt)) for bolt in ("rollups", "archive")}
 
         def moved() -> bool:
             shards = cluster.shards()
@@ -155,6 +155,48 @@ def test_kills_on_a_cluster_change_nothing(cluster: Cluster) -> None:
     cluster.wait_until("caught up", cluster.caught_up)
     cluster.kill(NAME)
     check_all(cluster)
+
+
+def test_what_storm_archived_on_s3_is_in_redshift_once(cluster: Cluster, s3: dict[str, Any], redshift: dict[str, Any]) -> None:
+    """Kafka to S3 through ArchiveBolt on Storm, hour by hour into the warehouse by `penstock export --follow` while it runs."""
+    for name in ("access_key", "secret_key"):  # a worker does not inherit this process's environment
+        (cluster.folder / name).write_text("testing\n")
+        s3[name] = {"file": str(cluster.folder / name)}
+    cluster.settings.update(s3=s3, redshift=redshift)
+    cluster.configure()
+    cluster.produce(WAREHOUSE_EVENTS, SEED)
+    cluster.penstock("submit", NAME)
+    export = ("-m", "penstock", "export", NAME, "--on", "cluster", "--grace", "0s", "--reload", "0s")
+    said = cluster.folder / "export.err"
+    with said.open("w") as errors:
+        follower = subprocess.Popen(
+            [sys.executable, *export, "--follow"], env=cluster.environment(), cwd=cluster.folder, stdout=errors, stderr=errors
+        )
+        try:
+            cluster.wait_until("caught up", cluster.caught_up)
+
+            def all_loaded() -> bool:
+                assert follower.poll() is None, said.read_text()
+                done = cluster.penstock("status", "--json", code=None)
+                datasets = json.loads(done.stdout)["datasets"] if done.returncode == 0 else []
+                return bool(datasets) and all(
+                    one["hours_archived"] == one["hours_loaded"] > 0 and not one["hours_due"] + one["hours_changed"] for one in datasets
+                )
+
+            cluster.wait_until("all hours loaded", all_loaded)
+        finally:
+            follower.send_signal(signal.SIGINT)
+            follower.wait(60)
+    cluster.kill(NAME)
+    with cluster.deployment() as deployment:
+        counts = check_loaded(deployment)
+        print(counts)
+        assert counts["ads"] > 0
+    again = [
+        json.loads(line)
+        for line in cluster.penstock(*export[2:4], "--due", "--grace", "0s", "--reload", "0s", "--json").stdout.splitlines()
+    ]
+    assert [one for one in again if one.get("outcome") == "loaded"] == []
 
 
 def test_a_new_project_runs_on_workers_that_have_nothing_but_python(cluster: Cluster) -> None:
