@@ -419,3 +419,17 @@ def test_a_packed_environment_has_the_clients_and_compiled_kernels_and_no_comman
     names = json.loads((resources / "penstock-environment.json").read_text())["packages"]
     assert not {"duckdb", "paramiko", "cryptography", "setuptools", "cython"} & set(names)
     assert not [path for path in (resources / "site-packages").rglob("direct_url.json")]
+
+
+def test_a_packed_environment_reaches_s3_without_what_boto3_knows_of_other_services(packed: Path, s3: dict[str, Any]) -> None:
+    resources = packed / "worker" / "resources"
+    script = (
+        "import json, sys, penstock_run; from penstock.archive.s3 import S3Archive\n"
+        "archive = S3Archive(json.loads(sys.argv[1])); archive.write('ads/a', b'x' * 40_000_000); print(len(archive.read('ads/a')))"
+    )
+    found = subprocess.run(
+        [packed / "bare" / "bin" / "python3", "-c", script, json.dumps(s3)], cwd=resources, capture_output=True, text=True, timeout=60
+    )
+    assert found.stdout.strip() == "40000000", found.stderr
+    services = {path.name for path in (resources / "site-packages" / "botocore" / "data").iterdir() if path.is_dir()}
+    assert {"s3", "sts"} <= services <= environment.AWS_SERVICES

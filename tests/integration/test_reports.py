@@ -25,7 +25,7 @@ from penstock.topology import load_topology
 from penstock.warehouse.export import export_hour
 
 COUNT, SEED = 12_000, 7
-MADE: dict[str, Any] = {"advertisers": 4, "users": 150, "start": "2026-03-02", "hours": 40, "too_late": 0.0}
+MADE: dict[str, Any] = {"advertisers": 4, "users": 60, "start": "2026-03-02", "hours": 40, "too_late": 0.0}
 DAY = dt.datetime(2026, 3, 2)
 
 
@@ -107,7 +107,7 @@ def test_every_report_gives_what_the_events_come_to(loaded: Deployment) -> None:
                 wanted = getattr(oracle, name)(events, start, end, advertiser)
                 assert answer(loaded, name, span | only) == wanted, (name, span, only)
                 assert len(wanted) > 1 or name == "new_versus_returning"
-                if name == "funnel":  # every step is taken by somebody, or the report was not tried
+                if name == "funnel" and advertiser is None:  # every step is taken by somebody, or the report was not tried
                     assert all(sum(row[step] for row in wanted) for step in (2, 3, 4))
                 asked.add(name)
         paced = answer(loaded, "pacing_and_spend", span | {"advertiser": "1001", "budget": "7.25"})

@@ -25,7 +25,10 @@ from penstock.storm import launch
 LAUNCHER = "penstock_run"  # the module that starts a packed component; a copy of penstock/storm/launch.py
 
 # Clients of the real stores: optional to an installation, packed if this one has them.
-CLIENTS = ("happybase", "kafka-python", "prometheus-client")
+CLIENTS = ("boto3", "happybase", "kafka-python", "prometheus-client")
+
+# Of the hundreds of services that botocore describes, 28 MB, those that it needs for S3 and for credentials. All are packed for a project that names boto3 itself.
+AWS_SERVICES = frozenset({"s3", "signin", "sso", "sso-oidc", "sts"})
 
 # What only a command line needs: `sparse` (which declares the lot as its requirements), `penstock` itself, the embedded warehouse, and builds. No component
 # imports them, which the test that starts each one in a bare Python shows. One that another package requires, or the project, is packed all the same.
@@ -125,6 +128,8 @@ def pack(project: Path, out: Path, *, python: str | None = None) -> Path:
         source.pip("install", "--target", str(out / launch.SITE), "--no-compile", "--report", str(report), "-c", str(constraints), *wanted)
         named = {_normal(one["metadata"]["name"]) for one in json.loads(report.read_text())["install"] if one["requested"]}
     _prune(out / launch.SITE, _unneeded(out / launch.SITE, NOT_FOR_WORKERS - named))
+    if not any(re.search(r"^\s*(aio)?boto", path.read_text(), re.MULTILINE) for path in requirements):
+        _prune_services(out / launch.SITE / "botocore" / "data")
     manifest = {
         "for": source.described,
         "packages": {_normal(one.metadata["Name"]): one.version for one in _distributions(out / launch.SITE)},
@@ -227,3 +232,10 @@ def _prune(site: Path, drop: frozenset[str]) -> None:
                 path.rmdir()
         elif any(fnmatch.fnmatch(name, pattern) for pattern in NOT_FOR_RUNNING):
             path.unlink()
+
+
+def _prune_services(folder: Path) -> None:
+    """Remove what botocore knows of services that Penstock does not use."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and path.name not in AWS_SERVICES:
+            shutil.rmtree(path)
