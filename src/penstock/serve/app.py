@@ -22,7 +22,12 @@ from penstock.serve.service import Service
 Part = Callable[[FastAPI, Service], None]
 
 # What a server is made of. A part adds its routes to the application; see Service for what else it may register.
-PARTS: tuple[Part, ...] = (add_docs, add_api, add_reception, add_dashboard)
+PARTS: tuple[Part, ...] = (
+    add_reception,
+    add_docs,
+    add_api,
+    add_dashboard,
+)  # the first is the first to be asked: reception has the most requests
 
 DESCRIPTION = """Measures of roll-ups, exact and with all that says how far they can be trusted: `as_of`, completeness, error bounds.
 

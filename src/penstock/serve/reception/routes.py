@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import itertools
 import json
 import logging
 import math
@@ -98,6 +99,7 @@ class Desk:
 
     def __init__(self, reception: Reception) -> None:
         self.reception, self.service, self.settings = reception, reception.service, reception.settings
+        self._ids, self._numbers = secrets.token_hex(8), itertools.count()  # what ids begin with: this process, and the request
 
     async def answer(self, request: Request, work: Any, more: Mapping[str, str] | None = None) -> Response:
         """What a coroutine answers, its problems among it, with the headers that a browser's page needs to see it."""
@@ -203,7 +205,7 @@ class Desk:
         peer = client_address(
             request.client.host if request.client else None, request.headers.getlist("x-forwarded-for"), self.settings.trusted_proxies
         )
-        return Sent(secrets.token_hex(12), self.service.now(), peer, request.headers.get("user-agent"))
+        return Sent(f"{self._ids}{next(self._numbers) & 0xFFFFFFFF:08x}", self.service.now(), peer, request.headers.get("user-agent"))
 
     def _cors(self, request: Request) -> dict[str, str]:
         origin = request.headers.get("origin")
