@@ -69,7 +69,7 @@ def test_interrupted_is_130(problem: BaseException) -> None:
         (["produce", "page_analytics", "--generate", "5"], "--generate makes ad events"),
         (["produce", "page_analytics", "missing.jsonl"], "cannot read missing.jsonl"),
         (["run", "page_analytics", "--from", "yesterday"], "'yesterday' is not a time"),
-        (["export", "page_analytics"], "say --hour TIME, or --due"),
+        (["export", "page_analytics"], "say --hour TIME"),
         (["new", "2fast"], "cannot be the name of a project"),
         (["demo", "--traffic", "missing.log"], "cannot read missing.log"),
         (["frobnicate"], "No such command"),
