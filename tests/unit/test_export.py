@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from penstock.archive import Entry
 from penstock.archive.memory import MemoryArchive
-from penstock.errors import CorruptionError, DeclarationError, LoadError, NotFoundError, UnavailableError
+from penstock.errors import CorruptionError, DeclarationError, NotFoundError
 from penstock.kernels.reasons import NAMES
 from penstock.model import Bool, Decimal, Enum, Int, Schema, String, Timestamp, derived
 from penstock.model.units import DAY, HOUR, MINUTE, instant
-from penstock.warehouse import Column, Dataset, LedgerRow, Manifest
+from penstock.warehouse import Column, Dataset, LedgerRow
 from penstock.warehouse.datasets import MAX_VALUE, arrow_schema, dataset_of, datasets_of, reject_value, rejects_dataset_of
-from penstock.warehouse.export import ExportResult, PartitionProgress, due_hours, export_due, export_hour, manifest_of
+from penstock.warehouse.duckdb import DuckDbWarehouse
+from penstock.warehouse.export import PartitionProgress, export_hour, manifest_of, plan_hours
 
 H = instant("2015-05-17T10")
 NOW = H + 5 * DAY
@@ -48,7 +47,8 @@ def ledger_row(archive: MemoryArchive, hour: int, loaded_at: int) -> LedgerRow:
 
 
 def due(archive: MemoryArchive, *progress: PartitionProgress, ledger: list[LedgerRow] | None = None, now: int = NOW) -> list[int]:
-    return due_hours(archive, "ads", progress, ledger or [], now, grace=GRACE, reload_interval=10 * MINUTE)
+    plans = plan_hours(archive, "ads", progress, ledger or [], now, grace=GRACE, reload_interval=10 * MINUTE)
+    return [plan.hour for plan in plans if plan.due]
 
 
 def test_an_hour_is_due_once_every_watermark_is_past_its_end_and_the_grace() -> None:
@@ -122,75 +122,43 @@ def test_the_index_is_read_when_the_hours_are_asked_for_and_only_then() -> None:
     assert due(archive, progress) == [H]
 
 
-class FakeWarehouse:
-    """Notes what is asked of it; hours in `failing` raise."""
-
-    def __init__(self, failing: dict[int, Exception] | None = None) -> None:
-        self.failing = failing or {}
-        self.calls: list[tuple[str, Any]] = []
-        self.rows: list[LedgerRow] = []
-
-    @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
-        yield
-
-    def prepare(self, dataset: Dataset) -> None:
-        self.calls.append(("prepare", dataset.name))
-
-    def load(self, manifest: Manifest, paths: list[str], now: int) -> str:
-        self.calls.append(("load", manifest.hour))
-        if manifest.hour in self.failing:
-            raise self.failing[manifest.hour]
-        self.rows.append(LedgerRow(manifest.dataset, manifest.hour, manifest.hash, manifest.rows, manifest.ranges, now))
-        assert [path.rsplit("/", 1)[1] for path in paths] == [e.path.rsplit("/", 1)[1] for e in manifest.entries]
-        return "loaded"
-
-    def ledger(self, dataset: str) -> list[LedgerRow]:
-        return list(self.rows)
-
-    def query(self, sql: str) -> None:
-        raise NotImplementedError(sql)
-
-    def close(self) -> None:
-        self.calls.append(("close", None))
-
-
-def test_hours_are_exported_in_order_and_then_done() -> None:
-    archive, warehouse = (
-        holding(entry(H + HOUR), entry(H), entry(H, 10, 13), entry(H + 9 * DAY), entry(H, dataset="ads_late")),
-        FakeWarehouse(),
-    )
-    assert list(export_due(archive, warehouse, ADS, [at(NOW)], NOW)) == [  # type: ignore[arg-type]
-        ExportResult("ads", H, 13, 2, "loaded"),
-        ExportResult("ads", H + HOUR, 10, 1, "loaded"),
-    ]
-    assert list(export_due(archive, warehouse, ADS, [at(NOW)], NOW + DAY)) == []  # type: ignore[arg-type]
-
-
-def test_an_hour_that_fails_is_reported_and_the_next_ones_go_on() -> None:
-    problem = LoadError("a file is missing")
-    results = list(export_due(holding(entry(H), entry(H + HOUR)), FakeWarehouse({H: problem}), ADS, [at(NOW)], NOW))  # type: ignore[arg-type]
-    assert results == [ExportResult("ads", H, 0, 0, "failed", problem), ExportResult("ads", H + HOUR, 10, 1, "loaded")]
-
-
-def test_an_index_that_is_corrupt_for_one_hour_does_not_stop_the_others() -> None:
+def test_an_index_that_is_corrupt_for_one_hour_hides_no_other(tmp_path: Path) -> None:
     archive = holding(entry(H, 0, 10), entry(H, 5, 15), entry(H + HOUR))
-    first, second = export_due(archive, FakeWarehouse(), ADS, [at(NOW)], NOW)  # type: ignore[arg-type]
-    assert (first.outcome, second.outcome) == ("failed", "loaded") and isinstance(first.error, CorruptionError)
     loaded = ledger_row(holding(entry(H)), H, loaded_at=0)
     assert due(archive, at(NOW), ledger=[loaded]) == [H, H + HOUR], "its failure is to be seen when it is exported, not to hide the others"
+    with pytest.raises(CorruptionError):
+        export_hour(archive, DuckDbWarehouse(tmp_path / "w"), ADS, H, NOW)
 
 
-def test_a_warehouse_that_does_not_answer_ends_the_export() -> None:
-    warehouse = FakeWarehouse({H: UnavailableError("no answer")})
-    results = list(export_due(holding(entry(H), entry(H + HOUR)), warehouse, ADS, [at(NOW)], NOW))  # type: ignore[arg-type]
-    assert [result.outcome for result in results] == ["failed"]
-    assert ("load", H + HOUR) not in warehouse.calls
+def test_an_hour_whose_files_were_merged_is_not_due_again() -> None:
+    row = ledger_row(holding(entry(H, 0, 10), entry(H, 10, 20)), H, loaded_at=0)
+    assert due(holding(entry(H, 0, 20)), at(NOW), ledger=[row]) == []
+    assert due(holding(entry(H, 0, 21)), at(NOW), ledger=[row]) == [H]
 
 
-def test_an_hour_without_files_is_not_found() -> None:
+@pytest.mark.parametrize(
+    ("progress", "why"),
+    [
+        (at(H + DAY), "complete"),
+        (at(H + 30 * MINUTE, committed=15), "partition 0 is archived up to 2015-05-17T10:30:00Z, and 5 offsets behind the log"),
+        (at(None, committed=0), "partition 0 is not archived yet, and 20 offsets behind the log"),
+        (at(H, committed=20), "partition 0 has no more, and its spout has not said so yet"),
+        (PartitionProgress(3, None, 0, 0, None, claimed=False), "partition 3 was never started"),
+    ],
+)
+def test_a_plan_says_why(progress: PartitionProgress, why: str) -> None:
+    [plan] = plan_hours(holding(entry(H), entry(H, 10, 13)), "ads", [at(H + DAY), progress], [], NOW, grace=GRACE)
+    assert (plan.files, plan.rows, plan.bytes, plan.why, plan.due) == (2, 13, 200, why, why == "complete")
+
+
+def test_a_plan_says_until_when_the_clock_is_waited_for() -> None:
+    [plan] = plan_hours(holding(entry(H)), "ads", [at(H, committed=20, caught_up_at=H)], [], H + MINUTE, grace=GRACE)
+    assert plan.why == "partition 0 is caught up, and the hour and its grace end at 2015-05-17T11:02:00Z"
+
+
+def test_an_hour_without_files_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="ads 2015-05-17T10"):
-        export_hour(holding(), FakeWarehouse(), ADS, H, NOW)  # type: ignore[arg-type]
+        export_hour(holding(), DuckDbWarehouse(tmp_path / "w"), ADS, H, NOW)
 
 
 @derived(Enum("short", "long", default="short"), of=["n"])

@@ -27,6 +27,7 @@ from penstock.warehouse.duckdb import DuckDbWarehouse
 from penstock.warehouse.export import ExportResult, PartitionProgress, merge_worthy
 from penstock.warehouse.health import Failure, Health, health_of, note
 from penstock.warehouse.lease import Lease, leader_of
+from penstock.warehouse.metrics import PrometheusExportMetrics
 from penstock.warehouse.schedule import Exporter, Feed, Options
 
 H = instant("2015-05-17T10")
@@ -501,3 +502,27 @@ def test_pauses_between_tries_double_up_to_an_hour() -> None:
         failure = health.failed["ads", H]
         pauses.append((failure.again - failure.at) // SECOND)
     assert pauses == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 3600, 3600]
+
+
+def test_prometheus_is_told_what_is_due_what_failed_and_who_leads(world: World) -> None:
+    from prometheus_client import REGISTRY
+
+    def value(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(f"penstock_export_{name}", labels)
+
+    told = dataclasses.replace(ADS, name="told")
+    world.file(0, 3, dataset=told)
+    world.file(0, 2, hour=H + HOUR, dataset=told)
+    world.warehouse = Failing(
+        world.warehouse, lambda name, arguments: LoadError("no") if name == "load" and arguments[0].hour == H + HOUR else None
+    )
+    exporter = world.exporter(told)
+    exporter._metrics = PrometheusExportMetrics({"port": 9400})
+    world.follow(exporter, rounds=2)
+    assert value("loads_total", dataset="told", outcome="loaded") == value("loads_total", dataset="told", outcome="failed") == 1
+    assert value("rows_total", dataset="told") == 3 and value("load_seconds_count", dataset="told") == 1
+    assert value("hours", dataset="told", state="due") == value("hours", dataset="told", state="failed") == 1
+    assert value("newest_hour_seconds", dataset="told") == H / 1e6
+    assert value("lag_seconds", dataset="told") == 30 * 86_400 - 2 * 3600 + 30
+    assert (value("leads"), value("waits")) == (1, 0)
+    assert PrometheusExportMetrics({"port": 9400}).port == 9399 and PrometheusExportMetrics({"port": 1, "export_port": 5}).port == 5

@@ -12,7 +12,7 @@ read after the cell has all that the cell promises; the other way round an hour 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from penstock.archive import Archive, Entry
@@ -161,21 +161,6 @@ def _state(
     return ("new", "complete") if row is None else ("changed", "late files came since it was loaded")
 
 
-def due_hours(
-    archive: Archive,
-    dataset: str,
-    progress: Sequence[PartitionProgress],
-    ledger: Sequence[LedgerRow],
-    now: int,
-    *,
-    grace: int = GRACE,
-    reload_interval: int = RELOAD_INTERVAL,
-) -> list[int]:
-    """The hours of a dataset to load now, in order: see `plan_hours`."""
-    plans = plan_hours(archive, dataset, progress, ledger, now, grace=grace, reload_interval=reload_interval)
-    return [plan.hour for plan in plans if plan.due]
-
-
 def _generations(shards: Iterable[str]) -> set[str]:
     """The generations that shards are of: what their names begin with."""
     return {shard.partition("-")[0] for shard in shards}
@@ -211,31 +196,3 @@ def export_hour(archive: Archive, warehouse: Warehouse, dataset: Dataset, hour: 
     outcome = warehouse.load(manifest, [archive.location(entry.path) for entry in manifest.entries], now)
     size = sum(entry.bytes for entry in manifest.entries)
     return ExportResult(dataset.name, hour, manifest.rows, len(manifest.entries), outcome, bytes=size)
-
-
-def export_due(
-    archive: Archive,
-    warehouse: Warehouse,
-    dataset: Dataset,
-    progress: Sequence[PartitionProgress],
-    now: int,
-    *,
-    grace: int = GRACE,
-    reload_interval: int = RELOAD_INTERVAL,
-) -> Iterator[ExportResult]:
-    """Load all hours that are due, in order, and yield what became of each. See `plan_hours` for `progress`.
-
-    An hour that fails is reported and the next ones go on; after a store that does not answer they do not, for it is not the hour's fault. Errors
-    before the first hour are raised.
-    """
-    with warehouse.session():
-        warehouse.prepare(dataset)
-        for hour in due_hours(
-            archive, dataset.name, progress, warehouse.ledger(dataset.name), now, grace=grace, reload_interval=reload_interval
-        ):
-            try:
-                yield export_hour(archive, warehouse, dataset, hour, now)
-            except PenstockError as problem:
-                yield ExportResult(dataset.name, hour, 0, 0, "failed", problem)
-                if problem.retriable:
-                    return

@@ -61,12 +61,19 @@ def new_filesystem(session: Any, settings: S3Settings) -> Any:
 
         raise NoCredentialsError
     frozen = credentials.get_frozen_credentials()
+    region = session.region_name or ("us-east-1" if settings.endpoint else None)
+    try:
+        region = region or fs.resolve_s3_region(settings.bucket)
+    except OSError as problem:
+        raise ConfigurationError(
+            f"the region of bucket {settings.bucket!r} cannot be found out ({problem})", hint='write region = "eu-central-1" in [NAME.s3]'
+        ) from problem
     told: dict[str, Any] = {"tls_ca_file_path": settings.ca_file} if settings.ca_file else {}
     filesystem = fs.S3FileSystem(
         access_key=frozen.access_key,
         secret_key=frozen.secret_key,
         session_token=frozen.token,
-        region=session.region_name or ("us-east-1" if settings.endpoint else fs.resolve_s3_region(settings.bucket)),
+        region=region,
         endpoint_override=settings.endpoint,
         force_virtual_addressing=not settings.by_path,
         connect_timeout=min(settings.timeout, 10.0),
