@@ -118,6 +118,11 @@ class DashboardWorld:
             f"{self.address}/v1/rollups/by_advertiser/query", params=asked, headers={"Authorization": f"Bearer {self.key}"}, timeout=60
         ).json()
 
+    def token(self) -> str:
+        """A token for embedding, of our key."""
+        made = httpx.post(f"{self.address}/v1/tokens", json={"lifetime": "5m"}, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+        return str(made.json()["token"])
+
     def post(self, events: list[dict[str, Any]]) -> None:
         """Post events as an application does."""
         answer = httpx.post(f"{self.address}/v1/events/ads", json=events, headers={"Authorization": f"Bearer {self.writer}"}, timeout=60)

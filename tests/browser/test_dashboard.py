@@ -83,6 +83,14 @@ def test_a_key_opens_the_page_and_a_wrong_one_does_not(page: Any, shop: Dashboar
     assert page.context.cookies() == []
 
 
+def test_a_token_in_the_link_opens_the_page_and_leaves_the_address(page: Any, shop: DashboardWorld) -> None:
+    page.goto(f"{shop.address}/dashboard#token={shop.token()}")
+    settled(page)
+    assert "token" not in page.url and page.inner_text("h1") == f"Advertiser {OURS}"
+    page.goto(f"{shop.address}/dashboard?range=today#token=not.a.token")
+    page.wait_for_selector("text=is not valid here, or has expired")
+
+
 def test_the_overview_equals_the_api_and_the_events(page: Any, shop: DashboardWorld) -> None:
     link, start, end = days(6, 1)
     opened(page, shop, link)
@@ -185,7 +193,7 @@ def test_what_the_api_refuses_is_said_in_place(page: Any, shop: DashboardWorld) 
 
 
 def test_a_time_without_events_is_empty_and_not_wrong(page: Any, shop: DashboardWorld) -> None:
-    page.goto(f"{shop.address}/dashboard?range=custom&start=2023-01-01&end=2023-01-07#key={shop.key}")
+    page.goto(f"{shop.address}/dashboard?range=custom&start=2023-01-01&end=2023-01-07&tz=UTC#key={shop.key}")
     page.wait_for_selector("text=Nothing happened in this time")
 
 

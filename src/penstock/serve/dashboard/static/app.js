@@ -6,7 +6,7 @@ import { $, el, failure, say, select } from "./dom.js";
 import * as format from "./format.js";
 import { Live } from "./live.js";
 import { form, fromFragment, refused } from "./signin.js";
-import { INTERVALS, RANGES, compared, interval, read, span, state, write } from "./state.js";
+import { INTERVALS, RANGES, chosen, compared, interval, read, span, state, write } from "./state.js";
 import { measures, skeleton, tiles } from "./tiles.js";
 
 const AGAIN = 20000; // milliseconds after which live traffic renews the other numbers
@@ -24,7 +24,7 @@ async function start() {
   } catch (error) {
     $("leave").hidden = true;
     $("who").replaceChildren();
-    if (error.status === 401) form(start);
+    if (error.status === 401) form(start, error.given && { detail: "The key or link that you opened is not valid here, or has expired." });
     else $("page").replaceChildren(failure(error.problem ?? { detail: error.message }, start));
     $("page").removeAttribute("aria-busy");
     return;
@@ -97,7 +97,7 @@ class View {
     this.controls.replaceChildren(
       select("Time", state.range, RANGES, (range) => change({ ...dates(range), interval: "" })),
       ...(state.range === "custom" ? [day("From", "start"), day("To", "end")] : []),
-      select("Time zone", state.tz, (ZONES.includes(state.tz) ? ZONES : [state.tz, ...ZONES]).map((name) => [name, name.replaceAll("_", " ")]), (tz) => change({ tz })),
+      select("Time zone", state.tz, (ZONES.includes(state.tz) ? ZONES : [state.tz, ...ZONES]).map((name) => [name, name.replaceAll("_", " ")]), (tz) => { chosen.tz = true; change({ tz }); }),
       el("label", { class: "check" }, el("input", { type: "checkbox", id: "compare", checked: state.compare === "1", onchange: (event) => change({ compare: event.target.checked ? "1" : "0" }) }), "Compare with the time before"),
       el("label", { class: "field" }, el("span", { class: "label" }, "Currency"), el("input", { value: state.currency, size: 5, maxlength: 8, placeholder: "EUR", onchange: (event) => { write({ currency: event.target.value.trim() }); this.show(); } })),
       el("button", { type: "button", class: "quiet", onclick: async (event) => {
@@ -134,6 +134,13 @@ class View {
 
   failed(error) {
     if (error.status === 401) { form(start, { detail: "You were signed out." }); return; }
+    if (error.problem?.parameter === "timezone" && !chosen.tz) { // the browser's own zone, which the roll-up's hours do not fit
+      this.zoned = state.tz;
+      write({ tz: "UTC" });
+      this.draw();
+      this.load();
+      return;
+    }
     if (error.status === 403) {
       this.close();
       const own = this.open?.[0];
@@ -153,13 +160,12 @@ class View {
     const focused = document.activeElement?.dataset?.measure;
     this.tiles.replaceChildren(tiles(answer, (name) => { write({ measure: name, sort: "" }); this.show(); this.live.start(); this.breakdown.load(); }));
     if (focused) this.tiles.querySelector(`[data-measure="${CSS.escape(focused)}"]`)?.focus();
-    this.asOf.textContent = answer.as_of ? `Counted up to ${format.instant(answer.as_of)}. ${answer.complete ? "Complete." : ""}${answer.previous ? ` Compared with ${format.instant(answer.previous.start)} to ${format.instant(answer.previous.end)}.` : ""}` : "Nothing has been counted yet.";
+    this.asOf.textContent = answer.as_of ? `Counted up to ${format.instant(answer.as_of)}. ${answer.complete ? "Complete." : ""}${answer.previous ? ` Compared with ${format.instant(answer.previous.start)} to ${format.instant(answer.previous.end)}.` : ""}${this.zoned && state.tz === "UTC" ? ` In UTC, since these numbers are not kept for the hours of ${this.zoned}.` : ""}` : "Nothing has been counted yet.";
     this.warning.replaceChildren(answer.complete ? "" : el("details", { class: "partial" },
       el("summary", {}, "These numbers may still grow"), el("ul", {}, answer.incomplete.map((reason) => el("li", {}, reason[0].toUpperCase() + reason.slice(1))))));
     this.name.textContent = format.title(column.name);
     const empty = !measures(answer).some((one) => answer.totals?.[one.name]);
     this.canvas.classList.toggle("blank", empty);
-    this.readout.textContent = empty ? "Nothing happened in this time. Choose another, or wait for the first event." : "";
     this.chart.draw(answer, column);
     this.table.replaceChildren(series(answer, column));
     say(`${format.title(column.name)}: ${format.number(answer.totals?.[column.name], column)}`);
@@ -197,6 +203,6 @@ $("theme").addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed);
 $("leave").addEventListener("click", leave);
-window.addEventListener("hashchange", start);
+window.addEventListener("hashchange", () => { if (/^#(key|token)=/.test(location.hash)) start(); });
 themed();
 start();

@@ -34,6 +34,8 @@ export class Chart {
       const row = answer.rows[index];
       return [`${format.window(row.time, answer.interval)}: ${format.number(row[column.name], column)}`, previous ? `before: ${format.number(row[previous], column)}` : ""].filter(Boolean).join(" · ");
     };
+    const rest = answer.rows.some((row) => row[column.name]) ? (previous ? "Dashed: the time before" : "") : "Nothing happened in this time. Choose another, or wait for the first event.";
+    this.readout.textContent = rest;
     const days = /[dwoy]$/.test(answer.interval);
     const labels = (plot, splits) => splits.map((at, index) => {
       const when = new Date(at * 1000), zone = { timeZone: answer.timezone };
@@ -46,10 +48,10 @@ export class Chart {
       width: this.place.clientWidth || 600, height: HEIGHT, series, legend: { show: false },
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), answer.timezone),
       scales: { y: { range: (plot, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.08 : 1] } },
-      padding: [12, 12, 0, 0], axes: [{ ...axis, size: 32, grid: { show: false }, values: labels, space: 72, incrs: days ? [86400, 2 * 86400, 7 * 86400, 14 * 86400, 30 * 86400, 91 * 86400, 365 * 86400] : undefined },
+      padding: [12, 24, 0, 0], axes: [{ ...axis, size: 32, grid: { show: false }, values: labels, space: 72, incrs: days ? [86400, 2 * 86400, 7 * 86400, 14 * 86400, 30 * 86400, 91 * 86400, 365 * 86400] : undefined },
         { ...axis, size: 58, values: (plot, splits) => splits.map((value) => (column.type === "int" && value % 1 ? "" : short(value))) }],
       cursor: { y: false, points: { size: 8 }, drag: { x: false, y: false } },
-      hooks: { setCursor: [(plot) => { this.readout.textContent = plot.cursor.idx == null ? "" : words(plot.cursor.idx); }] },
+      hooks: { setCursor: [(plot) => { this.readout.textContent = plot.cursor.idx == null ? rest : words(plot.cursor.idx); }] },
     }, data, this.place);
     const largest = answer.rows.reduce((best, row) => ((row[column.name] ?? -Infinity) > (best?.[column.name] ?? -Infinity) ? row : best), null);
     this.place.setAttribute("aria-label", `Chart of ${format.title(column.name)}, ${answer.rows.length} points${largest ? `; the most, ${format.number(largest[column.name], column)}, at ${format.window(largest.time, answer.interval)}` : ""}. The same numbers are in the table that follows.`);

@@ -7,7 +7,12 @@ export async function fromFragment() {
   const text = given.get("key") ?? given.get("token");
   if (!text) return;
   history.replaceState(null, "", location.pathname + location.search);
-  await signIn(text);
+  try {
+    await signIn(text);
+  } catch (error) {
+    error.given = true;
+    throw error;
+  }
 }
 
 export function form(done, problem) {

@@ -9,10 +9,12 @@ export const INTERVALS = [["", "Automatic"], ["1m", "Minutes"], ["1h", "Hours"],
 const DAY = 86400000;
 
 export const state = { ...DEFAULTS };
+export const chosen = { tz: false }; // whether somebody chose the zone: a link or the picker, and not the browser
 
 export function read() {
   const given = new URLSearchParams(location.search);
   for (const name of Object.keys(DEFAULTS)) state[name] = given.get(name) ?? DEFAULTS[name];
+  chosen.tz = Boolean(state.tz);
   state.tz ||= Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 }
 
