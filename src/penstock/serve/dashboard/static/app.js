@@ -99,7 +99,7 @@ class View {
       ...(state.range === "custom" ? [day("From", "start"), day("To", "end")] : []),
       select("Time zone", state.tz, (ZONES.includes(state.tz) ? ZONES : [state.tz, ...ZONES]).map((name) => [name, name.replaceAll("_", " ")]), (tz) => { chosen.tz = true; change({ tz }); }),
       el("label", { class: "check" }, el("input", { type: "checkbox", id: "compare", checked: state.compare === "1", onchange: (event) => change({ compare: event.target.checked ? "1" : "0" }) }), "Compare with the time before"),
-      el("label", { class: "field" }, el("span", { class: "label" }, "Currency"), el("input", { value: state.currency, size: 5, maxlength: 8, placeholder: "EUR", onchange: (event) => { write({ currency: event.target.value.trim() }); this.show(); } })),
+      el("label", { class: "field" }, el("span", { class: "label" }, "Currency"), el("input", { value: state.currency, size: 5, maxlength: 8, placeholder: "EUR", onchange: (event) => { write({ currency: event.target.value.trim() }); this.relabel(); } })),
       el("button", { type: "button", class: "quiet", onclick: async (event) => {
         const button = event.currentTarget;
         try { await navigator.clipboard.writeText(location.href); say("The link was copied"); button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy link"; }, 2000); } catch { say("The link is in the address bar"); }
@@ -175,6 +175,12 @@ class View {
     if (Date.now() - this.renewed < AGAIN || state.range === "custom") return;
     this.renewed = Date.now();
     this.load();
+  }
+
+  relabel() {
+    if (this.answer) this.show();
+    if (this.breakdown.answer) this.breakdown.show(this.breakdown.answer);
+    this.live.start();
   }
 
   close() { this.going?.abort(); this.live.stop(); this.chart.resized.disconnect(); }

@@ -29,9 +29,11 @@ export class Breakdown {
   get by() { return this.dimensions.includes(state.by) ? state.by : this.dimensions[0]; }
 
   async load() {
+    const focused = this.tabs.contains(document.activeElement);
     this.tabs.replaceChildren(...this.dimensions.map((name) => el("button", {
-      type: "button", "aria-pressed": String(name === this.by), onclick: () => { write({ by: name }); this.load(); this.tabs.querySelector("[aria-pressed=true]").focus(); },
+      type: "button", "aria-pressed": String(name === this.by), onclick: () => { write({ by: name }); this.load(); },
     }, format.title(name))));
+    if (focused) this.tabs.querySelector("[aria-pressed=true]").focus();
     this.going?.abort();
     this.going = new AbortController();
     const { signal } = this.going, sort = state.sort || `-${state.measure}`;
@@ -55,6 +57,7 @@ export class Breakdown {
   }
 
   show(answer) {
+    const focused = this.body.contains(document.activeElement) && document.activeElement.dataset.sort;
     this.answer = answer;
     this.save.disabled = !answer.rows.length;
     this.note.textContent = "";
@@ -68,7 +71,7 @@ export class Breakdown {
     const percent = answer.previous && related(answer, sort, "percent");
     const head = el("tr", {}, el("th", { scope: "col" }, format.title(this.by)),
       columns.map((column) => el("th", { scope: "col", class: "number", "aria-sort": column.name === sort ? (state.sort && !state.sort.startsWith("-") ? "ascending" : "descending") : false },
-        el("button", { type: "button", onclick: () => this.sort(column.name) }, format.title(column.name), column.name === sort && el("span", { "aria-hidden": "true" }, state.sort && !state.sort.startsWith("-") ? " ↑" : " ↓")))),
+        el("button", { type: "button", "data-sort": column.name, onclick: () => this.sort(column.name) }, format.title(column.name), column.name === sort && el("span", { "aria-hidden": "true" }, state.sort && !state.sort.startsWith("-") ? " ↑" : " ↓")))),
       adds && el("th", { scope: "col", class: "number" }, "Share"), percent && el("th", { scope: "col", class: "number" }, "Change"));
     const line = (row, name, plain) => el("tr", { class: plain ? "rest" : null },
       el("th", { scope: "row" }, name),
@@ -89,6 +92,7 @@ export class Breakdown {
       el("tbody", {}, answer.rows.map((row) => line(row, format.dimension(row[this.by])))),
       el("tfoot", {}, answer.other?.length && columns.some((column) => answer.other[0][column.name]) ? line(answer.other[0], "All others", true) : "",
         answer.totals && line(answer.totals, "Total", true))));
+    if (focused) this.body.querySelector(`[data-sort="${CSS.escape(focused)}"]`)?.focus();
     const notes = [];
     const estimates = Object.keys(answer.errors).filter((name) => columns.some((column) => column.name === name));
     if (estimates.length) notes.push(`${estimates.map((name) => `${format.title(name)} is an estimate, ±${format.share(2 * answer.errors[name])}`).join("; ")}. Somebody who is in two rows counts once in the total.`);
@@ -104,7 +108,7 @@ export class Breakdown {
 
   sort(name) {
     write({ sort: (state.sort || `-${state.measure}`) === `-${name}` ? name : `-${name}` });
-    this.load().then(() => [...this.body.querySelectorAll("th button")].find((one) => one.textContent.startsWith(format.title(name)))?.focus());
+    this.load();
   }
 
   export() {

@@ -4,6 +4,7 @@ import { el, say } from "./dom.js";
 import * as format from "./format.js";
 import { state } from "./state.js";
 
+const AGAIN = 10000;
 const SPOKEN = 60000; // a screen reader hears of it once a minute
 
 export class Live {
@@ -27,14 +28,18 @@ export class Live {
   start() {
     this.stop();
     if (!this.node.isConnected || document.hidden) return;
-    this.source = new EventSource(address(this.rollup.name, "live", { entity: state.entity, measures: [state.measure], minutes: 60, timezone: state.tz }));
-    this.source.addEventListener("answer", (event) => { this.set("live", "on"); this.show(JSON.parse(event.data)); });
-    this.source.addEventListener("problem", (event) => {
+    const source = this.source = new EventSource(address(this.rollup.name, "live", { entity: state.entity, measures: [state.measure], minutes: 60, timezone: state.tz }));
+    source.addEventListener("answer", (event) => { this.set("live", "on"); this.show(JSON.parse(event.data)); });
+    source.addEventListener("problem", (event) => {
       const problem = JSON.parse(event.data);
-      this.set(problem.detail, "off");
+      this.set("not live", "off");
+      this.words.textContent = problem.detail;
       if (problem.status !== 503) this.stop();
     });
-    this.source.onerror = () => this.set("connecting again", "off");
+    source.onerror = () => {
+      this.set("connecting again", "off");
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.source === source && this.start(), AGAIN); // it was answered with an error, after which a browser gives up
+    };
   }
 
   stop() { this.source?.close(); this.source = null; }
