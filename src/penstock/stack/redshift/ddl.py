@@ -12,7 +12,7 @@ from typing import Sequence
 
 from penstock.stack.redshift.problems import SYNTAX, UNSUPPORTED, Problem, syntax
 from penstock.stack.redshift.rewriting import SCHEMA, rewrite
-from penstock.stack.redshift.tokens import Token, closing, solid, written
+from penstock.stack.redshift.tokens import Token, closing, listed, solid, written
 
 _MAX_LENGTH = 65_535
 _TEXTS = {"varchar", "nvarchar", "text", "string"}
@@ -287,15 +287,7 @@ def _type(part: Sequence[Token], at: int, column: str, table: str, made: Definit
 
 def _parts(words: Sequence[Token]) -> list[list[Token]]:
     """What stands between the commas."""
-    parts: list[list[Token]] = [[]]
-    depth = 0
-    for token in words:
-        if token.kind == "mark":
-            depth += {"(": 1, ")": -1}.get(token.text, 0)
-        if token.text == "," and depth == 0:
-            parts.append([])
-        else:
-            parts[-1].append(token)
+    parts = listed(words)
     if not all(parts):
         raise syntax(")")
     return parts

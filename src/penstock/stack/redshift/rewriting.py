@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, Sequence
 
 from penstock.stack.redshift.problems import SYNTAX, UNKNOWN_FUNCTION, UNSUPPORTED, Problem, syntax
-from penstock.stack.redshift.tokens import Token, closing, solid
+from penstock.stack.redshift.tokens import Token, closing, listed, solid
 
 SCHEMA = "redshift"
 RELATIONS = {
@@ -228,16 +228,7 @@ _SPECIAL: dict[str, Callable[[_Rewriting, list[list[Token]]], None]] = {
 
 def _arguments(words: Sequence[Token]) -> list[list[Token]]:
     """What stands between the commas, each rewritten."""
-    parts: list[list[Token]] = [[]]
-    depth = 0
-    for token in words:
-        if token.kind == "mark":
-            depth += {"(": 1, ")": -1}.get(token.text, 0)
-        if token.text == "," and depth == 0:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return [rewrite(part) for part in parts]
+    return [rewrite(part) for part in listed(words)]
 
 
 def _text(words: Sequence[Token]) -> str:

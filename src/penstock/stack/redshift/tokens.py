@@ -81,3 +81,17 @@ def closing(sql: Sequence[Token], opening: int) -> int:
 def unquoted(text: str) -> str:
     """The value of a string literal."""
     return text[text.index("'") + 1 : -1].replace("''", "'")
+
+
+def listed(words: Sequence[Token]) -> list[list[Token]]:
+    """What stands between the commas that no bracket encloses."""
+    parts: list[list[Token]] = [[]]
+    depth = 0
+    for token in words:
+        if token.kind == "mark":
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if token.text == "," and depth == 0:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
