@@ -103,9 +103,7 @@ def check_cells(deployment: Deployment, seed: int, sampled: int = 100) -> dict[s
         rng = random.Random(seed)
         for group in rng.sample(groups, min(sampled, len(groups))):
             breakdown, width, window, advertiser, *dimensions = group
-            where = "".join(
-                f" AND {COLUMNS[name]} = {value!r}" for name, value in zip(by_advertiser.by[breakdown].dimensions, dimensions)
-            )
+            where = "".join(f" AND {COLUMNS[name]} = {value!r}" for name, value in zip(by_advertiser.by[breakdown].dimensions, dimensions))
             users = events.execute(
                 f"SELECT DISTINCT user_id FROM events WHERE verdict = 'accepted' AND event_time // {width} = ? AND advertiser_id = ?{where}",
                 [window, advertiser],

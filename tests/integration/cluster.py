@@ -160,7 +160,9 @@ def processes(holding: str) -> Iterator[tuple[int, str]]:
 
 def workers(topology: str) -> list[int]:
     """The worker JVMs of a topology."""
-    return sorted(pid for pid, line in processes("org.apache.storm.daemon.worker.Worker") if f" {topology}-" in line and "LogWriter" not in line)
+    return sorted(
+        pid for pid, line in processes("org.apache.storm.daemon.worker.Worker") if f" {topology}-" in line and "LogWriter" not in line
+    )
 
 
 def children(parent: int) -> list[int]:

@@ -44,8 +44,18 @@ def port() -> int:
 
 def test_prometheus_is_told_what_happened(tmp_path: Path, port: int) -> None:
     at = 1_700_000_000
-    values: list[object] = [{"ts": at, "k": 1}, {"ts": at - 60, "k": 2}, {"ts": at, "k": "x"}, {"ts": at - 7200, "k": 1}, {"k": 1}, 3, {"ts": at, "k": 9.5}]
-    ended = subprocess.run([sys.executable, "-c", RUN, str(tmp_path), str(port), json.dumps(values)], capture_output=True, text=True, timeout=60)
+    values: list[object] = [
+        {"ts": at, "k": 1},
+        {"ts": at - 60, "k": 2},
+        {"ts": at, "k": "x"},
+        {"ts": at - 7200, "k": 1},
+        {"k": 1},
+        3,
+        {"ts": at, "k": 9.5},
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path), str(port), json.dumps(values)], capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 0, ended.stderr
     found = {
         (sample.name, *(sample.labels.get(name, "") for name in ("outcome", "reason"))): sample.value

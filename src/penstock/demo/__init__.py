@@ -53,7 +53,9 @@ def play(scene: Scene, deployment: Deployment, *, keep: bool, workers: int = 1) 
     """Run the whole demo; the exit code. Every step says how long it took."""
     began = time.monotonic()
     if deployment.directory is None or {"kafka", "hbase"} & set(deployment.settings):
-        raise ConfigurationError(f"the demo makes its stores anew, and does not touch those of {deployment.name}", hint="use --on local:DIR")
+        raise ConfigurationError(
+            f"the demo makes its stores anew, and does not touch those of {deployment.name}", hint="use --on local:DIR"
+        )
     fresh(deployment.directory, keep)
     topology = load(scene.topology)
     with deployment, logged():

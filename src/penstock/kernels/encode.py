@@ -12,7 +12,15 @@ from penstock.kernels.framing import Header, Slices, encode_headers
 if backend == "compiled":
     from penstock.kernels._encode import encode_batch, encode_batches, find_elements, find_lines, murmur2, partitions_of, walk_batches
 else:
-    from penstock.kernels.reference_encode import encode_batch, encode_batches, find_elements, find_lines, murmur2, partitions_of, walk_batches
+    from penstock.kernels.reference_encode import (
+        encode_batch,
+        encode_batches,
+        find_elements,
+        find_lines,
+        murmur2,
+        partitions_of,
+        walk_batches,
+    )
 
 __all__ = [
     "Header",

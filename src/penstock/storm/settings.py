@@ -254,7 +254,9 @@ SETTINGS: tuple[Setting, ...] = (
         f"{QUEUE_REST}",
         lambda plan: QUEUE_REST,
         "How long it sleeps then.",
-        lambda value, plan: None if _whole(value) and 1 <= value <= 50 else "1 to 50: an executor that sleeps longer makes every answer older",
+        lambda value, plan: (
+            None if _whole(value) and 1 <= value <= 50 else "1 to 50: an executor that sleeps longer makes every answer older"
+        ),
     ),
     Setting(
         "topology.transfer.buffer.size",
