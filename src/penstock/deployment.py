@@ -149,7 +149,8 @@ class Deployment:
             return self._keep(RedshiftWarehouse(self.settings["redshift"], self.archive))  # type: ignore[no-any-return]
         from penstock.warehouse.duckdb import DuckDbWarehouse
 
-        return self._keep(DuckDbWarehouse(self._folder("warehouse") / "warehouse.duckdb"))  # type: ignore[no-any-return]
+        fetch = self.archive.download if "s3" in self.settings else None
+        return self._keep(DuckDbWarehouse(self._folder("warehouse") / "warehouse.duckdb", fetch=fetch))  # type: ignore[no-any-return]
 
     def new_driver(
         self, shards: Callable[[], Collection[Shard]], lock: threading.RLock, failed: Callable[[BaseException], None], threads: int

@@ -12,13 +12,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import json
 import os
 import random
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +43,7 @@ INSERT INTO penstock_lock SELECT 0 WHERE NOT EXISTS (FROM penstock_lock);
 """
 _TYPES = {"int": "BIGINT", "string": "VARCHAR", "enum": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMP", "float": "DOUBLE"}
 STEPS = ("lock", "stage", "check", "delete", "insert", "verify", "ledger", "commit", "committed")  # of a load, in order
+_FETCHES = 8  # of files, at once
 _turns: dict[str, threading.RLock] = {}  # a lock a file: DuckDB refuses to have one open twice in a process, once to read and once to write
 _turns_lock = threading.Lock()
 
@@ -47,12 +51,13 @@ _turns_lock = threading.Lock()
 class DuckDbWarehouse:
     """A `Warehouse` in one DuckDB file, which is created with its directory by the first call. Used by several threads and processes, in turns.
 
-    timeout: how many seconds a call waits for its turn before it raises UnavailableError.
+    fetch: `Archive.download`, for files of an archive that is a bucket. timeout: how many seconds a call waits for its turn before it raises
+    UnavailableError.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, fetch: Callable[[str, Path], None] | None = None, timeout: float = 30.0) -> None:
         self.path = Path(path).absolute()
-        self._timeout = timeout
+        self._fetch, self._timeout = fetch, timeout
         self._ready = False  # whether Penstock's own tables are there
         self._session: Any = None
         self._prepared: dict[str, Dataset] = {}
@@ -110,8 +115,9 @@ class DuckDbWarehouse:
                     return "unchanged"
                 if loaded:
                     check_covers(manifest, loaded[0])
-                self._stage(connection, dataset, manifest, paths, what)
-                self._replace(connection, dataset, manifest, paths, now, what)
+                with self._at_hand(manifest, paths, what) as files:
+                    self._stage(connection, dataset, manifest, files, what)
+                    self._replace(connection, dataset, manifest, files, now, what)
             except duckdb.Error as problem:
                 raise LoadError(f"{what}: nothing was loaded: {problem}") from problem
             try:
@@ -157,6 +163,29 @@ class DuckDbWarehouse:
 
     def step(self, name: str) -> None:
         """Called before each step of a load with its name: see `STEPS`. A test interrupts one here."""
+
+    @contextlib.contextmanager
+    def _at_hand(self, manifest: Manifest, paths: Sequence[str], what: str) -> Iterator[Sequence[str]]:
+        """The manifest's files where DuckDB can read them: those of a bucket are fetched, for it would need an extension that it loads from the network."""
+        fetch = self._fetch
+        if fetch is None or all(os.path.isabs(path) for path in paths):
+            yield paths
+            return
+        with tempfile.TemporaryDirectory(prefix="penstock-load-") as folder, ThreadPoolExecutor(_FETCHES) as pool:
+            places = [str(Path(folder, f"{number}.parquet")) for number in range(len(paths))]
+
+            def get(entry: Entry, place: str, path: str) -> None:
+                try:
+                    fetch(entry.path, Path(place))
+                except NotFoundError:
+                    raise LoadError(f"{what}: {path} is not there; nothing was loaded", hint=RESTORE) from None
+
+            list(pool.map(get, manifest.entries, places, paths))
+            try:
+                yield places
+            except LoadError as problem:  # of a file, which is to be known by its own name
+                message = functools.reduce(lambda text, pair: text.replace(*pair), zip(places, paths), problem.message)
+                raise LoadError(message, hint=problem.hint) from problem
 
     def _stage(self, connection: Any, dataset: Dataset, manifest: Manifest, paths: Sequence[str], what: str) -> None:
         """Read the manifest's files, each of them checked, into a temporary table, and check what came."""
