@@ -60,6 +60,8 @@ class State:
             except FileNotFoundError:  # the folder was wiped in between: make it again
                 continue
             except OSError as problem:
+                if isinstance(problem, FileExistsError) and not self.folder.exists():  # wiped while mkdir looked whether it is a folder
+                    continue
                 raise UsageError(f"{self.folder} cannot be written: {problem.strerror}", hint="--state names another folder") from None
 
     def _is_current(self, file: TextIO) -> bool:
