@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 for needed in ("datasketches", "msgspec", "orjson", "polars"):
     pytest.importorskip(needed, reason="the benchmarks' baselines: pip install 'penstock[bench]'")
 
-from bench import answers, child, report, servers, suite  # noqa: E402
+from bench import answers, child, export_redshift, report, servers, suite  # noqa: E402
 from bench.measure import Bench, BenchError, Sample, cpu_ratio, median, ratio  # noqa: E402
 from bench.workload import KEPT, AdEvents, Topic, Workload  # noqa: E402
 
@@ -176,7 +176,8 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 def test_the_list_says_which_benchmarks_need_servers() -> None:
     lines = bench("--list").stdout.splitlines()
-    assert [line for line in lines if not line.endswith("(needs servers)")] == list(suite.NAMES)
+    assert [line for line in lines if "(needs " not in line] == list(suite.NAMES)
+    assert [line.split()[0] for line in lines if line.endswith("(needs PostgreSQL)")] == list(export_redshift.NAMES)
     assert [line.split()[0] for line in lines if line.endswith("(needs servers)")] == list(servers.NAMES)
 
 
