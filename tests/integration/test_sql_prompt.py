@@ -42,7 +42,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _take_terminal() -> None:
-    """Make standard input the process's controlling terminal, so that Ctrl-C is a signal."""
+    """Make standard input the process's controlling terminal, so that Ctrl-C is a signal; and one that is not ignored, as whoever runs the tests may."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
