@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from penstock.archive import Archive, Entry
-from penstock.archive.merge import merge_hour
+from penstock.archive.merge import TARGET_BYTES, merge_hour
 from penstock.errors import CorruptionError, NotFoundError, PenstockError
 from penstock.model.units import HOUR, MINUTE, duration_text, hour_text, iso
 from penstock.warehouse import Dataset, LedgerRow, Manifest, Warehouse
 
 GRACE = 2 * MINUTE
 RELOAD_INTERVAL = 15 * MINUTE
-MERGE_BYTES = 256 << 20  # what small files of an hour are merged to: within the 128 MB to 1 GB that Redshift reads best
 _WORTH_MERGING = 8  # small files of one shard: opening fewer costs less than writing their rows once more
 
 
@@ -166,7 +165,7 @@ def _generations(shards: Iterable[str]) -> set[str]:
     return {shard.partition("-")[0] for shard in shards}
 
 
-def merge_worthy(archive: Archive, dataset: str, hour: int, loaded: LedgerRow | None, *, target_bytes: int = MERGE_BYTES) -> int:
+def merge_worthy(archive: Archive, dataset: str, hour: int, loaded: LedgerRow | None, *, target_bytes: int = TARGET_BYTES) -> int:
     """Merge an hour's small files where there are many. How many files came of it.
 
     loaded: the hour's row of the ledger; the files that it was loaded from are left as they are.
