@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigurationError, UnavailableError
 from penstock.kernels.encode import Slices, encode_batch
+from penstock.log.local import LocalLog
 from penstock.log.memory import MemoryLog
 from penstock.model import Int, Schema, String, Timestamp
 from penstock.serve.problems import Problem
@@ -148,6 +150,20 @@ def test_what_a_record_says_of_its_request_is_found_again() -> None:
         log.append("t", partition, [encode_batch(values, stamps, headers=headers, rows=np.array(rows))])
     assert trace.find(log, "t", [first, second, third], 5_000_000) == {first: {0, 2}, second: {0, 1}, third: set()}
     assert trace.find(log, "t", [first], 6_000_000) == {first: set()}
+
+
+def test_what_a_killed_server_had_written_and_not_published_is_found(tmp_path: Path) -> None:
+    digest, values, stamps = b"a" * 16, Slices.of([b"{}"] * 2), np.full(2, 5_000_000, np.int64)
+    headers = trace.headers([digest], [2])
+    writer, other, bounds = LocalLog(tmp_path), LocalLog(tmp_path), tmp_path / "t" / "0" / "bounds"
+    with contextlib.closing(writer), contextlib.closing(other):
+        writer.create("t", 1)
+        assert other.end("t", 0) == 0
+        before = bounds.read_bytes()
+        writer.append("t", 0, [encode_batch(values, stamps, headers=headers)])
+        bounds.write_bytes(before)  # as a kill between the write and its publication leaves it
+        assert other.end("t", 0) == 0
+        assert trace.find(other, "t", [digest], 5_000_000) == {digest: {0, 1}}
 
 
 class Between(MemoryTable):

@@ -69,7 +69,8 @@ class Log(Protocol):
     def append(self, topic: str, partition: int, batches: Sequence[bytes]) -> int:
         """Append record batches (`kernels.encode_batch` makes them) and return the offset of the first record.
 
-        Their base offsets are the log's to set. Durable when this returns.
+        Their base offsets are the log's to set. Durable when this returns. Given no batches, the end, after what a writer that died had written
+        without an answer was either published or dropped: nothing of it turns up later.
         """
 
     def report(self, group: str, topic: str, offsets: dict[int, int]) -> None:

@@ -35,6 +35,7 @@ _KAFKA_EXTRA = 30_000_000  # and one to Kafka, beyond its own time-out: an answe
 _SETTLE = 5_000_000  # microseconds that a request of a dead process may still be on its way to a broker
 _TIDY = 3600.0  # seconds
 _STOP = 10.0  # seconds that a stopping server tries on
+_ASK_AGAIN = 5  # seconds: a claim lasts far longer, but whoever lives answers sooner
 
 
 class Reception:
@@ -199,7 +200,7 @@ class Reception:
                 "Another server is taking this very request.",
                 parameter="Idempotency-Key",
                 hint="send it again as it is",
-                headers={"Retry-After": str(max(1, round(busy.seconds + 0.5)))},
+                headers={"Retry-After": str(max(1, min(_ASK_AGAIN, round(busy.seconds + 0.5))))},
             ) from None
         except Mismatch:
             raise mismatch() from None

@@ -42,10 +42,14 @@ def headers(digests: list[bytes | None], counts: list[int]) -> Slices | None:
 
 
 def find(log: Log, topic: str, digests: Collection[bytes], since: int) -> dict[bytes, set[int]]:
-    """Which events of each request lie in the log, among the records whose log timestamp is at or behind `since` (microseconds), and all that follow them."""
+    """Which events of each request lie in the log, among the records whose log timestamp is at or behind `since` (microseconds), and all that follow them.
+
+    Their writers are dead; what one had written whole, and was killed before it could publish it, counts, for the next append would publish it.
+    """
     found: dict[bytes, set[int]] = {digest: set() for digest in digests}
     for partition in range(log.partitions(topic)):
-        at, end, looks = log.offset_at(topic, partition, since // 1000 * 1000), log.end(topic, partition), 0
+        end = log.append(topic, partition, [])
+        at, looks = log.offset_at(topic, partition, since // 1000 * 1000), 0
         while at < end:
             chunk = log.read(topic, partition, at, _READ_BYTES, _READ_OFFSETS)
             if chunk is None:
