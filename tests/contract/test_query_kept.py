@@ -80,7 +80,7 @@ def test_what_a_caller_does_to_an_answer_stays_with_it(world: World) -> None:
     first.rows[0]["views"] = -1
     assert first.totals is not None
     first.totals.clear()
-    first.rows.clear()
+    first.rows[1].clear()
     again = cached.query("by_site", **ASKED)
     assert again.rows[0]["views"] == views and again.totals
 

@@ -74,6 +74,24 @@ def of_my_own(settings: dict[str, Any]) -> Iterator[Any]:
         store.close()
 
 
+def test_rows_of_several_tables_are_those_of_each(table: Table) -> None:
+    table.create("u")
+    table.put("t", [(b"a", b"x", b"1"), (b"b", b"x", b"2")], 1)
+    table.put("u", [(b"a", b"x", b"3"), (b"a", b"y", b"4")], 1)
+    for asked in (
+        [("t", [b"b", b"none", b"a"]), ("u", [b"a"]), ("t", [b"a", b"a"])],
+        [("t", [b"b"])],
+        [("t", []), ("u", [b"a", b"b"])],
+        [("t", [b"%d" % number for number in range(500)] + [b"a"]), ("u", [b"a"])],
+        [],
+    ):
+        assert table.rows_of(asked) == [table.rows(name, rows) for name, rows in asked]
+    for asked in ([("t", [b"a"]), ("gone", [b"a"])], [("gone", [b"a"]), ("t", [b"a"])]):
+        with pytest.raises(NotFoundError, match="gone"):
+            table.rows_of(asked)
+    assert table.rows_of([("t", [b"a"]), ("u", [b"a"])]) == [[{b"x": b"1"}], [{b"x": b"3", b"y": b"4"}]]
+
+
 def test_a_put_is_hidden_by_a_newer_cell_and_overwrites_an_equally_old_one(table: Table) -> None:
     table.put("t", [(b"r", b"c", b"at 5")], 5)
     table.put("t", [(b"r", b"c", b"older"), (b"r", b"d", b"other cell")], 4)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Iterator
+import operator
+from typing import Any, Iterator, Mapping, Sequence, overload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,43 @@ class Previous:
     end: str
 
 
+class Rows(Sequence[dict[str, Any]]):
+    """The rows of an answer, kept as columns: a day of minutes is four lists and no 1,440 dicts. A row that is asked for is a new dict, the caller's own.
+
+    columns: by name, one value a row, all of the same length; not to be changed.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        self.columns = columns
+        self._names, self._values = tuple(columns), tuple(columns.values())
+        self._count = len(self._values[0]) if self._values else 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        names = self._names
+        return (dict(zip(names, row)) for row in zip(*self._values))
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(self._count))]
+        at = operator.index(place)
+        return {name: values[at] for name, values in zip(self._names, self._values)}
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) and not isinstance(other, (str, bytes)) else NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """What a query returns.
@@ -78,7 +116,7 @@ class Answer:
     end: str
     interval: str | None
     columns: tuple[Column, ...]
-    rows: list[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
     as_of: str | None
     incomplete: tuple[str, ...]
     errors: dict[str, float]
@@ -106,6 +144,10 @@ class Answer:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def column(self, name: str) -> Sequence[Any]:
+        """The values of one column, a row each."""
+        return self.rows.columns[name] if isinstance(self.rows, Rows) else [row[name] for row in self.rows]
 
     def to_arrow(self) -> Any:
         """A pyarrow.Table; see `penstock.query.frames`."""

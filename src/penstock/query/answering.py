@@ -52,7 +52,7 @@ class Prepared:
             field.name: getattr(self.question, field.name) for field in dataclasses.fields(self.question) if field.name not in _NO_PART
         }
         outputs = [(one.name, one.places) for one in self.question.outputs]
-        parts = [self.rollup, self.definition.to_json(), sorted(shards), question, outputs, self.question.calendar.name]
+        parts = [self.rollup, self.definition.digest, sorted(shards), question, outputs, self.question.calendar.name]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_plain).encode()).hexdigest()[:32]
 
 
@@ -155,7 +155,7 @@ def _ranking(question: Question, choice: Choice | None, made: Made) -> Ranking |
     by = outputs[question.order[0][0]]
     names = [*(["time"] if question.interval is not None else []), *question.by]
     at = len(names) + question.outputs.index(by)
-    lines = [(line[: len(names)], line[at]) for line in made.lines]
+    lines = list(zip(zip(*made.ordered[: len(names)]), made.ordered[at])) if names else [((), value) for value in made.ordered[at]]
     last = len(lines) if question.limit is None else min(len(lines), question.offset + question.limit)
     return ranking(by, names, lines, question.offset, last)
 

@@ -78,9 +78,7 @@ class CachedAnalytics:
                         with self._lock:
                             self._asking.pop(version, None)
         other = None if found.other is None else [dict(row) for row in found.other]
-        return dataclasses.replace(
-            found, rows=[dict(row) for row in found.rows], other=other, totals=None if found.totals is None else dict(found.totals)
-        )
+        return dataclasses.replace(found, other=other, totals=None if found.totals is None else dict(found.totals))  # rows copy themselves
 
     def stats(self) -> CacheStats:
         """What the cache holds, and how often it helped."""
@@ -133,5 +131,6 @@ class CachedAnalytics:
 
 def _size(answer: Answer) -> int:
     """About how many bytes an answer takes."""
-    rows = [*answer.rows, *(answer.other or ())]
-    return _OVERHEAD + sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row.values())) for row in rows)
+    columns = [answer.column(one.name) for one in answer.columns] if answer.rows else []
+    other = sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row.values())) for row in answer.other or ())
+    return _OVERHEAD + other + sum(sys.getsizeof(column) + sum(map(sys.getsizeof, column)) for column in columns)

@@ -20,6 +20,7 @@ DAYS = {"d": 1, "w": 7}
 _NAMES = {"minute": "m", "min": "m", "hour": "h", "day": "d", "week": "w", "month": "mo", "year": "y"}
 UNITS = {unit: unit for unit in (*LENGTHS, *DAYS, *MONTHS)} | _NAMES | {f"{name}s": unit for name, unit in _NAMES.items()}
 _WITH_ZONE = re.compile(r".*[T ].*(?:Z|[+-]\d\d(?::?\d\d)*)")
+_CLOCK = [f"{hour:02}:{minute:02}:00" for hour in range(24) for minute in range(60)]  # the minutes of a day
 _EPOCH = dt.datetime(1970, 1, 1)
 _MONDAY = dt.datetime(1970, 1, 5)
 
@@ -82,6 +83,12 @@ class Calendar:
                 shown.update((time, self.text(time)) for time in here.tolist())
                 continue
             ahead = "Z" if self.utc else f"{'-' if offset < 0 else '+'}{abs(offset) // HOUR:02}:{abs(offset) % HOUR // MINUTE:02}"
+            minutes, rest = np.divmod(here + offset, MINUTE)
+            if not rest.any():
+                dates = {one: np.datetime_as_string(np.datetime64(one, "D")) + "T" for one in np.unique(minutes // len(_CLOCK)).tolist()}
+                places = zip((minutes // len(_CLOCK)).tolist(), (minutes % len(_CLOCK)).tolist())
+                shown.update(zip(here.tolist(), [dates[date] + _CLOCK[minute] + ahead for date, minute in places]))
+                continue
             whole = here % SECOND == 0
             for those, unit in ((here[whole], "s"), (here[~whole], "us")):
                 texts = np.datetime_as_string((those + offset).view("datetime64[us]"), unit=unit).tolist()  # type: ignore[call-overload]

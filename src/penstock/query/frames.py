@@ -55,7 +55,7 @@ def _type(column: Column, timezone: str) -> Any:
 
 
 def _array(column: Column, answer: Answer) -> Any:
-    values = [row[column.name] for row in answer.rows]
+    values = answer.column(column.name)
     kind = _type(column, answer.timezone)
     if column.type == "timestamp":
         return pa.array([None if value is None else instant(value) for value in values], pa.int64()).cast(kind)

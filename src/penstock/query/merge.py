@@ -54,11 +54,14 @@ class CellReader:
     def read(self) -> dict[Group, bytes]:
         """A cell for each window and group that has any, merged of them all. Raises QueryError for more than the question's `max_rows`."""
         jobs = [(level, *buckets) for level in self.levels for buckets in self._buckets(level)]
-        found: Iterable[Iterable[tuple[bytes, dict[bytes, bytes]]]] = itertools.starmap(self._rows, jobs)
-        if len(jobs) > 1 and getattr(self.table, "remote", False):
-            found = [answer.result() for answer in [_POOL.submit(lambda job: list(self._rows(*job)), job) for job in jobs]]
-        for (level, _, _), rows in zip(jobs, found):
+        keyed = {job: keys for job in jobs if (keys := self._keys(*job)) is not None}
+        scanned = [job for job in jobs if job not in keyed]
+        for (level, _, _), rows in zip(scanned, self._scans(scanned)):
             self._take(level, rows)
+        if keyed:
+            found = self.table.rows_of([(self._table(level), keys) for (level, _, _), keys in keyed.items()])
+            for ((level, _, _), keys), cells in zip(keyed.items(), found):
+                self._take(level, zip(keys, cells))
         return {group: merged(self.plan, cells) for group, cells in self.groups.items()}
 
     def _buckets(self, level: int) -> list[tuple[int, int]]:
@@ -99,15 +102,28 @@ class CellReader:
         generation, offset, shard = split_column(column)
         return (offset * width, ranges[shard]) if generation == self.generation and shard in ranges else None
 
-    def _rows(self, level: int, first: int, last: int) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-        """The rows of the buckets first to last of a level."""
-        breakdown, table = self.query.breakdown, self.plan.rollup.table(self.query.widths[level])
+    def _table(self, level: int) -> str:
+        return self.plan.rollup.table(self.query.widths[level])
+
+    def _keys(self, level: int, first: int, last: int) -> list[bytes] | None:
+        """The rows of the buckets first to last of a level; None where the filter does not name them, or they are too many."""
         choices = self._choices()
-        if choices is not None and math.prod(map(len, choices)) * (last - first + 1) <= MOST_ROWS:
-            places = itertools.product(range(first, last + 1), itertools.product(*choices))
-            keys = [row_key(self.prefix, breakdown, bucket, zip(self.fields[1:], values)) for bucket, values in places]
-            return ((key, cells) for key, cells in zip(keys, self.table.rows(table, keys)) if cells)
-        return self.table.scan(table, row_key(self.prefix, breakdown, first, ()), row_key(self.prefix, breakdown, last + 1, ()))
+        if choices is None or math.prod(map(len, choices)) * (last - first + 1) > MOST_ROWS:
+            return None
+        places = itertools.product(range(first, last + 1), itertools.product(*choices))
+        return [row_key(self.prefix, self.query.breakdown, bucket, zip(self.fields[1:], values)) for bucket, values in places]
+
+    def _scans(self, jobs: Sequence[tuple[int, int, int]]) -> Iterable[Iterable[tuple[bytes, dict[bytes, bytes]]]]:
+        """The rows of the buckets first to last of levels."""
+
+        def scan(job: tuple[int, int, int]) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+            level, first, last = job
+            start, stop = (row_key(self.prefix, self.query.breakdown, bucket, ()) for bucket in (first, last + 1))
+            return self.table.scan(self._table(level), start, stop)
+
+        if len(jobs) > 1 and getattr(self.table, "remote", False):
+            return [answer.result() for answer in [_POOL.submit(lambda job: list(scan(job)), job) for job in jobs]]
+        return map(scan, jobs)
 
     def _choices(self) -> list[list[Any]] | None:
         """For each dimension the values that can pass the filter; None if it does not name them all."""

@@ -14,7 +14,7 @@ from typing import Any, Sequence
 from rich.cells import cell_len, set_cell_size
 
 from penstock.errors import QueryError
-from penstock.query.answer import Answer, Column
+from penstock.query.answer import Answer, Column, Rows
 
 FORMATS = ("table", "json", "csv")
 _WIDEST = 60  # terminal cells of a text in a table
@@ -35,6 +35,8 @@ def _json(answer: Answer) -> str:
 
 def dumps(value: Any) -> str:
     """JSON of plain data, a decimal.Decimal as a number with its very digits (which json.dumps cannot)."""
+    if isinstance(value, Rows):
+        return _dumps_rows(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {dumps(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -42,12 +44,20 @@ def dumps(value: Any) -> str:
     return format(value, "f") if isinstance(value, decimal.Decimal) else json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
+def _dumps_rows(rows: Rows) -> str:
+    """The same as of a list of dicts, a column at a time."""
+    parts = []
+    for name, values in rows.columns.items():
+        key = json.dumps(name, ensure_ascii=False) + ": "
+        parts.append([key + (str(value) if type(value) is int else dumps(value)) for value in values])
+    return "[" + ", ".join(["{" + ", ".join(row) + "}" for row in zip(*parts)]) + "]"
+
+
 def _csv(answer: Answer) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(column.name for column in answer.columns)
-    for row in answer.rows:
-        writer.writerow([_csv_value(row[column.name]) for column in answer.columns])
+    writer.writerows(zip(*([_csv_value(value) for value in answer.column(column.name)] for column in answer.columns)))
     return out.getvalue()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any, Hashable, Mapping, Sequence, TypeVar
 
 from penstock.kernels import RollupPlan, decode_cell
 from penstock.model import Field
-from penstock.query.answer import Column, Suppressed
+from penstock.query.answer import Column, Rows, Suppressed
 from penstock.query.audience import hidden
 from penstock.query.calendars import Calendar
 from penstock.query.comparison import Pair, change
@@ -17,7 +18,6 @@ from penstock.query.ranking import Choice
 from penstock.query.request import TIME, Question, comparison_names
 
 Key = TypeVar("Key", bound=Hashable)
-_Row = tuple[Any, ...]  # one value a column: the window's start, canonical dimension values, measures
 
 
 @dataclasses.dataclass
@@ -110,36 +110,45 @@ def columns_of(plan: RollupPlan, question: Question) -> tuple[Column, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The parts of an answer that hold values, as it shows them. count: of the rows before limit and offset. lines: the rows as they are ordered, not yet shown."""
+    """The parts of an answer that hold values, as it shows them. ordered: all rows in their order, before limit and offset and not yet shown: a list a column."""
 
-    rows: list[dict[str, Any]]
+    rows: Rows
     other: list[dict[str, Any]]
     totals: dict[str, Any] | None
     suppressed: tuple[Suppressed, ...]
-    count: int
-    lines: list[_Row]
+    ordered: list[Sequence[Any]]
+
+    @property
+    def count(self) -> int:
+        """How many rows there are without limit and offset."""
+        return len(self.ordered[0])
 
 
 def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, before: Values | None) -> Made:
     """The rows of an answer. pair: which windows are compared with which; before: the values of those."""
     columns = columns_of(plan, question)
-    lines: list[tuple[_Row, frozenset[int]]] = []
-    groups: dict[Group, list[Any] | None] = dict(now.groups)
+    nothing, lead = Valuer(plan, question).nothing, question.interval is not None
+    groups: dict[Group, list[Any]] = now.groups
     if pair is not None and before is not None:
-        groups.update(dict.fromkeys(pair.only_before(groups, before.groups)))
-    nothing, lead, none = Valuer(plan, question).nothing, question.interval is not None, frozenset[int]()
-    for (window, group), values in groups.items():
-        line = nothing if values is None else values
-        if pair is not None and before is not None:
-            line = [*line, *change(question.outputs, line, pair.earlier(before.groups, window, group, nothing))]
-        hidden_here = now.hidden.get((window, group), none) if now.hidden else none
-        lines.append(((window, *group, *line) if lead else (*group, *line), hidden_here))
-    ordered = _ordered(lines, columns, question)
+        groups = {**groups, **dict.fromkeys(pair.only_before(groups, before.groups), nothing)}
+        groups = {
+            (window, group): [*line, *change(question.outputs, line, pair.earlier(before.groups, window, group, nothing))]
+            for (window, group), line in groups.items()
+        }
+    table: list[Sequence[Any]] = [[window for window, _ in groups]] if lead else []
+    table += zip(*(group for _, group in groups)) if groups and question.by else [()] * len(question.by)
+    table += zip(*groups.values()) if groups else [()] * (len(columns) - len(table))
+    order = _order(table, columns, question)
+    ordered: list[Sequence[Any]] = table if order is None else [[values[at] for at in order] for values in table]
     stop = None if question.limit is None else question.offset + question.limit
-    kept = ordered[question.offset : stop]
     show = _Shower(plan, question, columns)
     names = [one.name for one in question.outputs]
-    suppressed = [Suppressed("rows", at, _named(names, places)) for at, (_, places) in enumerate(kept) if places]
+    suppressed = []
+    if now.hidden:
+        keys = list(groups)
+        kept = (range(len(keys)) if order is None else order)[question.offset : stop]
+        found = ((at, now.hidden.get(keys[place])) for at, place in enumerate(kept))
+        suppressed += [Suppressed("rows", at, _named(names, places)) for at, places in found if places]
     other = []
     for at, (window, line) in enumerate(sorted(now.rest.items())):
         if pair is not None and before is not None:
@@ -155,7 +164,7 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
         totals = show.measures(line)
         if now.hidden_totals:
             suppressed.append(Suppressed("totals", None, _named(names, now.hidden_totals)))
-    return Made(show.rows([row for row, _ in kept]), other, totals, tuple(suppressed), len(ordered), [row for row, _ in ordered])
+    return Made(show.rows([values[question.offset : stop] for values in ordered]), other, totals, tuple(suppressed), ordered)
 
 
 def _named(names: Sequence[str], places: frozenset[int]) -> tuple[str, ...]:
@@ -177,22 +186,19 @@ class _Shower:
         self.lead = 0 if question.interval is None else 1
         self.calendar = question.calendar
 
-    def rows(self, lines: Sequence[_Row]) -> list[dict[str, Any]]:
-        """Rows, a column at a time."""
-        if not lines:
-            return []
-        columns = list(zip(*lines))
+    def rows(self, columns: Sequence[Sequence[Any]]) -> Rows:
+        """Rows, of a list of canonical values a column."""
+        shown = dict(zip(self.names, columns))
         for name, field, kind in self.special:
-            place = self.names.index(name)
             if kind == "timestamp":
-                columns[place] = tuple(self.calendar.texts(columns[place]))
+                shown[name] = self.calendar.texts(shown[name])
             else:
-                columns[place] = tuple(units(field, value) for value in columns[place])
-        return [dict(zip(self.names, values)) for values in zip(*columns)]
+                shown[name] = [units(field, value) for value in shown[name]]
+        return Rows(shown)
 
     def row(self, values: Sequence[Any]) -> dict[str, Any]:
         """A row."""
-        return self.rows([tuple(values)])[0]
+        return self.rows([(value,) for value in values])[0]
 
     def without_dimensions(self, values: Sequence[Any]) -> dict[str, Any]:
         """The row of groups that were left out."""
@@ -217,17 +223,20 @@ def show(field: Field | None, kind: str, value: Any, calendar: Calendar) -> Any:
     return calendar.text(value) if kind == "timestamp" and value is not None else units(field, value)
 
 
-def _ordered(found: list[tuple[_Row, frozenset[int]]], columns: Sequence[Column], question: Question) -> list[tuple[_Row, frozenset[int]]]:
-    """By time, then dimensions; then by the columns asked for, the first counting most. Nulls come last, whichever way."""
+def _order(table: Sequence[Sequence[Any]], columns: Sequence[Column], question: Question) -> list[int] | None:
+    """Which row comes when; None where they are in order. By time, then dimensions; then by the columns asked for, the first counting most. Nulls come last,
+    whichever way."""
     names = [column.name for column in columns]
     usual = [(column.name, False) for column in columns if column.role in ("time", "dimension")]
+    order: list[int] | None = None
     for name, descending in reversed([*question.order, *usual]):
-        place = names.index(name)
-        nulls = [row for row in found if row[0][place] is None]
-        found = [row for row in found if row[0][place] is not None] if nulls else found
-        found.sort(key=lambda row, at=place: row[0][at], reverse=descending)  # type: ignore[misc]
-        found += nulls
-    return found
+        values = table[names.index(name)]
+        if order is None and not descending and None not in values and all(map(operator.le, values, values[1:])):
+            continue
+        places = range(len(values)) if order is None else order
+        nulls = [at for at in places if values[at] is None]
+        order = sorted((at for at in places if values[at] is not None), key=values.__getitem__, reverse=descending) + nulls
+    return order
 
 
 __all__ = ["Made", "Valuer", "Values", "columns_of", "make", "show"]

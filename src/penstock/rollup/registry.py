@@ -7,6 +7,8 @@ Rows of the control table beside the control cells: `generation/<bolt>/<generati
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 from typing import Any, Callable
 
@@ -37,6 +39,11 @@ class BoltDefinition:
     def from_json(cls, data: dict[str, Any]) -> BoltDefinition:
         """The definition of its pure-data form."""
         return cls(data["bolt"], data["kind"], data["generation"], data["schema"], tuple(data["rollups"]))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Changes with the definition."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def makes(self) -> list[str]:

@@ -116,6 +116,10 @@ class MemoryTable:
             held = self._of(table).rows
             return [_values(held.get(row, {})) for row in rows]
 
+    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
+        """See `Table.rows_of`."""
+        return [self.rows(table, rows) for table, rows in asked]
+
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """See `Table.scan`. The rows are those of the call; their cells are as of when each row is reached."""
         with self._lock:

@@ -133,6 +133,10 @@ class SqliteTable:
             connection.execute("COMMIT")
         return [dict(found[row]) for row in rows]
 
+    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
+        """See `Table.rows_of`."""
+        return [self.rows(table, rows) for table, rows in asked]
+
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[Row]:
         """See `Table.scan`. Each row is as of one moment, that of its page; no lock and no transaction is held between pages."""
         first = self._page(table, start, stop)  # at once, so that a table that is not there is an error of the call

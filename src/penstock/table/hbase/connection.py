@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Any
+from typing import Any, Sequence
 
 from thriftpy2.protocol import TBinaryProtocol
 from thriftpy2.protocol.exc import TProtocolException
-from thriftpy2.thrift import TApplicationException, TClient, TMessageType
-from thriftpy2.transport import TBufferedTransport
+from thriftpy2.thrift import TApplicationException, TClient, TException, TMessageType
+from thriftpy2.transport import TBufferedTransport, TTransportException
 
 try:
     from thriftpy2.protocol.cybin import ProtocolError  # type: ignore[attr-defined]
@@ -74,6 +74,23 @@ class Connection:
         for problem in vars(result).values():
             if problem is not None:
                 raise problem
+
+    def exchange(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any] | None:
+        """Send several calls, by name and named arguments, and then take their answers; None where the server refuses any of them.
+
+        The requests have to be small: the server may write the first answer before it reads the last request.
+        """
+        for name, arguments in calls:
+            self.client._send(name, **arguments)
+        answers, refused = [], False
+        for name, _ in calls:
+            try:
+                answers.append(self.client._recv(name))
+            except TException as problem:
+                if isinstance(problem, (TTransportException, TApplicationException)):
+                    raise
+                refused = True
+        return None if refused else answers
 
     def close(self) -> None:
         """Hang up."""

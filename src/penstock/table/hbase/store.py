@@ -116,6 +116,24 @@ class HBaseTable:
             found.update((result.row, _values(result.columns)) for result in answer)
         return [dict(found.get(row, ())) for row in rows]
 
+    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
+        """See `Table.rows_of`. Requests follow each other on one connection without waiting for answers, where each table's rows fit one."""
+        keys = [sorted({row for row in rows if 0 < len(row) <= MAX_KEY}) for _, rows in asked]
+        appetites = [self._appetite("rows", table) for table, _ in asked]
+        if len(asked) > 1 and all(0 < len(some) <= appetite.next for some, appetite in zip(keys, appetites)):
+            calls = [
+                ("getRows", {"tableName": self._existing(table), "rows": some, "attributes": {}}) for (table, _), some in zip(asked, keys)
+            ]
+            answers = self._pool.call(lambda connection: connection.exchange(calls))
+            if answers is not None:
+                found = []
+                for (_, rows), some, appetite, answer in zip(asked, keys, appetites, answers):
+                    appetite.took(len(some), sum(map(_size, answer)))
+                    values = {result.row: _values(result.columns) for result in answer}
+                    found.append([dict(values.get(row, ())) for row in rows])
+                return found
+        return [self.rows(table, rows) for table, rows in asked]
+
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[Row]:
         """See `Table.scan`. Each row is as of one moment. Nothing is held on the server between pages.
 
