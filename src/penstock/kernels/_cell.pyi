@@ -13,6 +13,9 @@ def strip_stamp(cell: bytes) -> bytes:
 def decode_cell(plan: RollupPlan, cell: bytes) -> list[Any]:
     """One value a stored measure, in order: int of a count or a sum, int or None of an extreme, Hll of uniques. Raises CorruptionError."""
 
+def decode_cells(plan: RollupPlan, cells: Iterable[bytes]) -> list[list[Any]]:
+    """For each stored measure, in order, its values in all of some cells, as `decode_cell` has them. Raises CorruptionError."""
+
 def merge_cells(plan: RollupPlan, cells: Sequence[bytes], stamp: int) -> bytes:
     """One cell of several, none of which counts a record that another counts. Raises CorruptionError, and InternalError for none."""
 
@@ -36,3 +39,16 @@ def column_key(generation: bytes, window_offset: int, shard: bytes) -> bytes:
 
 def split_column(column: bytes) -> tuple[bytes, int, bytes]:
     """The generation, the window's offset in its bucket, and the shard of a column. Raises CorruptionError."""
+
+def select_cells(
+    groups: dict[tuple[int, Any], list[bytes]],
+    group: Any,
+    cells: dict[bytes, bytes],
+    base: int,
+    width: int,
+    generation: bytes,
+    ranges: dict[bytes, list[tuple[int, int]]],
+    starts: Sequence[int],
+    step: int,
+) -> None:
+    """Add the cells of a row that a query reads to the lists of their windows."""

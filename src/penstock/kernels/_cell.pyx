@@ -4,6 +4,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from bisect import bisect_right
+
 from penstock.errors import CorruptionError, InternalError
 from penstock.kernels._hash cimport xxh64_bytes
 from penstock.kernels._hll cimport Hll, hll_clear, hll_free, hll_merge, hll_read, hll_t, hll_write
@@ -246,30 +248,45 @@ def strip_stamp(bytes cell not None):
     return cell[:1] + PyBytes_FromStringAndSize(<const char *>reader.at, reader.end - reader.at)
 
 
+cdef object value_of(State state, int index):
+    """The value of a measure; uniques go from the state into the sketch that is returned."""
+    cdef measure_t one = state.layout.measures[index]
+    cdef int64_t *slot = state.slots + one.slot
+    cdef Hll sketch
+    if one.kind == COUNT:
+        return slot[0]
+    if one.kind == SUM:
+        if slot[1] == slot[0] >> 63:
+            return slot[0]
+        return (<object>slot[1] << 64) + <uint64_t>slot[0]
+    if one.kind == UNIQUES:
+        sketch = Hll(one.precision)
+        sketch.sketch = (<hll_t *>slot)[0]
+        memset(slot, 0, sizeof(hll_t))
+        return sketch
+    return slot[0] if slot[1] else None
+
+
 def decode_cell(plan, bytes cell not None):
     """One value a stored measure, in order: int of a count or a sum, int or None of an extreme, Hll of uniques. Raises CorruptionError."""
     cdef State state = State(layout_of(plan))
-    cdef measure_t one
-    cdef int64_t *slot
-    cdef Hll sketch
     cdef int index
-    cdef list values = []
     state.read(cell)
-    for index in range(state.layout.count):
-        one = state.layout.measures[index]
-        slot = state.slots + one.slot
-        if one.kind == COUNT:
-            values.append(slot[0])
-        elif one.kind == SUM:
-            values.append((<object>slot[1] << 64) + <uint64_t>slot[0])
-        elif one.kind == UNIQUES:
-            sketch = Hll(one.precision)
-            sketch.sketch = (<hll_t *>slot)[0]
-            memset(slot, 0, sizeof(hll_t))
-            values.append(sketch)
-        else:
-            values.append(slot[0] if slot[1] else None)
-    return values
+    return [value_of(state, index) for index in range(state.layout.count)]
+
+
+def decode_cells(plan, cells not None):
+    """For each stored measure, in order, its values in all of some cells, as `decode_cell` has them. Raises CorruptionError."""
+    cdef State state = State(layout_of(plan))
+    cdef list columns = [[] for _ in range(state.layout.count)]
+    cdef bytes cell
+    cdef int index
+    for cell in cells:
+        state_clear(state.layout, state.slots)
+        state.read(cell)
+        for index in range(state.layout.count):
+            (<list>columns[index]).append(value_of(state, index))
+    return columns
 
 
 def merge_cells(plan, cells not None, stamp):
@@ -468,3 +485,42 @@ def split_column(bytes column not None):
     if len(column) != 22:
         raise CorruptionError(f"column {column.hex()} has {len(column)} bytes, not 22", hint="the table holds columns that no roll-up wrote")
     return column[:8], int.from_bytes(column[8:10], "big"), column[10:]
+
+
+def select_cells(dict groups not None, group, dict cells not None, int64_t base, int64_t width, bytes generation not None,
+                 dict ranges not None, starts not None, int64_t step):
+    """Add the cells of a row that a query reads to the lists of their windows.
+
+    groups: by (where the answer's window starts, group), the cells so far. cells: by column. base, width: where the row's first window starts, and how long
+    each is. generation: whose cells are wanted. ranges: by shard, the [start, stop) that are read of it. starts: where the answer's windows start, in
+    order; from starts[0] on there is one every `step` microseconds, unless that is 0. Raises CorruptionError for a column that no roll-up wrote.
+    """
+    cdef bytes column, cell, shard = b""
+    cdef const uint8_t *data
+    cdef const uint8_t *wanted = <const uint8_t *>PyBytes_AS_STRING(generation)
+    cdef int64_t time, window, first, start, stop
+    cdef list read = None, found
+    if len(generation) != 8 or not len(starts):
+        raise InternalError(f"generation {generation!r} is not 8 bytes, or there is no window")
+    first = starts[0]
+    for column, cell in cells.items():
+        if PyBytes_GET_SIZE(column) != 22:
+            split_column(column)
+        data = <const uint8_t *>PyBytes_AS_STRING(column)
+        if memcmp(data, wanted, 8) != 0:
+            continue
+        if PyBytes_GET_SIZE(shard) != 12 or memcmp(data + 10, PyBytes_AS_STRING(shard), 12) != 0:
+            shard = column[10:]
+            read = ranges.get(shard)
+        if read is None:
+            continue
+        time = base + (data[8] << 8 | data[9]) * width
+        for start, stop in read:
+            if start <= time < stop:
+                window = first + (time - first) // step * step if step else starts[bisect_right(starts, time) - 1]
+                key = window, group
+                found = groups.get(key)
+                if found is None:
+                    groups[key] = [cell]
+                else:
+                    found.append(cell)

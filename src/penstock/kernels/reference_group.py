@@ -5,6 +5,7 @@ docs/cell-format.md gives the layout of cells and row keys byte for byte. Nothin
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,12 +32,14 @@ __all__ = [
     "cell_stamp",
     "column_key",
     "decode_cell",
+    "decode_cells",
     "entity_prefix",
     "judge",
     "merge_cells",
     "row_key",
     "row_parts",
     "saturate",
+    "select_cells",
     "split_column",
     "split_row",
     "strip_stamp",
@@ -153,6 +156,12 @@ def decode_cell(plan: RollupPlan, cell: bytes) -> list[Any]:
         values.append(value)
     reader.end()
     return values
+
+
+def decode_cells(plan: RollupPlan, cells: Iterable[bytes]) -> list[list[Any]]:
+    """For each stored measure, in order, its values in all of some cells, as `decode_cell` has them. Raises CorruptionError."""
+    rows = [decode_cell(plan, cell) for cell in cells]
+    return [[row[place] for row in rows] for place in range(len(plan.measures))]
 
 
 def merge_cells(plan: RollupPlan, cells: Sequence[bytes], stamp: int) -> bytes:
@@ -292,6 +301,29 @@ def split_column(column: bytes) -> tuple[bytes, int, bytes]:
             f"column {column.hex()} has {len(column)} bytes, not 22", hint="the table holds columns that no roll-up wrote"
         )
     return column[:8], int.from_bytes(column[8:10], "big"), column[10:]
+
+
+def select_cells(
+    groups: dict[tuple[int, Any], list[bytes]],
+    group: Any,
+    cells: dict[bytes, bytes],
+    base: int,
+    width: int,
+    generation: bytes,
+    ranges: dict[bytes, list[tuple[int, int]]],
+    starts: Sequence[int],
+    step: int,
+) -> None:
+    """Add the cells of a row that a query reads to the lists of their windows: see `penstock.kernels._cell.select_cells`."""
+    if len(generation) != 8 or not len(starts):
+        raise InternalError(f"generation {generation!r} is not 8 bytes, or there is no window")
+    for column, cell in cells.items():
+        whose, offset, shard = split_column(column)
+        time = base + offset * width
+        for start, stop in ranges.get(shard, ()) if whose == generation else ():
+            if start <= time < stop:
+                window = starts[0] + (time - starts[0]) // step * step if step else starts[bisect.bisect_right(starts, time) - 1]
+                groups.setdefault((window, group), []).append(cell)
 
 
 # Group-by

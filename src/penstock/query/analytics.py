@@ -47,12 +47,14 @@ class _TableSource:
 
 @dataclasses.dataclass(frozen=True)
 class _Known:
-    """What is known of a roll-up until some moment of the monotonic clock."""
+    """What is known of a roll-up until some moment of the monotonic clock; and its shards, as they were when they were looked at last."""
 
     until: float
     definition: BoltDefinition
     plan: RollupPlan
     shards: tuple[ShardId, ...]
+    standing: Standing
+    looked_at: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +75,15 @@ class Analytics:
         with Analytics.on("local:data") as analytics:
             answer = analytics.query("by_advertiser", entity=42, start="2024-03-01", end="2024-03-02", interval="1h", measures=["clicks", "ctr"])
 
-    refresh: how many seconds a roll-up's published definition and its list of partitions are taken as known; a `penstock publish` and a new partition show after so long at the latest. How far the stream has
-    come is read anew for every question.
+    refresh: how many seconds a roll-up's published definition and its list of partitions are taken as known; a `penstock publish` and a new partition show after so long at the latest.
+    lag: how many seconds old what is known of the stream's progress may be; 0 to read it anew for every question. An answer then may say so much less than it
+    holds, never more: `as_of` and `version` are those of a moment before its cells were read.
 
     Safe for use by several threads. Nothing is written.
     """
 
-    def __init__(self, source: Source | Deployment, *, refresh: float = 2.0) -> None:
-        self.source, self.refresh = source, refresh
+    def __init__(self, source: Source | Deployment, *, refresh: float = 2.0, lag: float = 0.0) -> None:
+        self.source, self.refresh, self.lag = source, refresh, lag
         self._known: dict[str, _Known] = {}
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
@@ -145,17 +148,20 @@ class Analytics:
 
     def _served(self, name: str) -> tuple[BoltDefinition, RollupPlan, Standing]:
         """The published definition of a roll-up, and its shards as they are now. Which definition and which shards there are is read anew once what is known of
-        that is older than `refresh`; else one read of the control cells does."""
-        known, table = self._known.get(name), self.source.table
-        if known is not None and time.monotonic() < known.until:
-            cells = table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN) for shard in known.shards])
-            found = [(shard, Control.decode(cell)) for shard, cell in zip(known.shards, cells) if cell is not None]
-            return known.definition, known.plan, Standing(found)
-        registry, until = Registry(table), time.monotonic() + self.refresh
+        that is older than `refresh`; else one read of the control cells does, and none within `lag` of the last."""
+        known, table, now = self._known.get(name), self.source.table, time.monotonic()
+        if known is not None and now < known.until:
+            if now >= known.looked_at + self.lag:
+                cells = table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN) for shard in known.shards])
+                found = [(shard, Control.decode(cell)) for shard, cell in zip(known.shards, cells) if cell is not None]
+                known = self._known[name] = dataclasses.replace(known, standing=Standing(found), looked_at=now)
+            return known.definition, known.plan, known.standing
+        registry = Registry(table)
         definition = registry.provider("rollup", name)
         shards = registry.shards(definition.bolt, definition.generation)
-        self._known[name] = _Known(until, definition, self._plan(definition, name), tuple(shard for shard, _ in shards))
-        return definition, self._known[name].plan, Standing(shards)
+        plan = self._plan(definition, name)
+        self._known[name] = _Known(now + self.refresh, definition, plan, tuple(shard for shard, _ in shards), Standing(shards), now)
+        return definition, plan, Standing(shards)
 
     def query(
         self,

@@ -59,12 +59,14 @@ class Pair:
             keys[window] = key
         return keys
 
-    def earlier(self, before: Mapping[Group, list[Any]], window: int, group: tuple[Any, ...], nothing: list[Any]) -> list[Any] | None:
+    def earlier(
+        self, before: Mapping[Group, Sequence[Any]], window: int, group: tuple[Any, ...], nothing: Sequence[Any]
+    ) -> Sequence[Any] | None:
         """The values of a group in the window that one is compared with; those of no records where the group has none, None where there is no such window, or it is no longer kept."""
         other = self.before_of.get(window)
         return None if other is None else before.get((other, group), nothing)
 
-    def earlier_rest(self, before: Mapping[int, list[Any]], window: int, nothing: list[Any]) -> list[Any] | None:
+    def earlier_rest(self, before: Mapping[int, Sequence[Any]], window: int, nothing: Sequence[Any]) -> Sequence[Any] | None:
         """The same for the groups left out."""
         other = self.before_of.get(window)
         return None if other is None else before.get(other, nothing)

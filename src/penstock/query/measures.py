@@ -40,13 +40,13 @@ class Output:
         """Decimal places, of what is made of a Decimal field."""
         return getattr(self.parts[0].field, "scale", None) if self.type == "decimal" else None
 
-    def column(self, states: Sequence[Sequence[Any]]) -> tuple[list[Any], bool]:
+    def column(self, stored: Sequence[list[Any]]) -> tuple[list[Any], bool]:
         """The measure of merged cells, and whether a sum in any of them had to be cut to 64 bits.
 
-        states: as of `kernels.decode_cell`. int for counts, sums, estimates and instants (microseconds); Decimal for what is made of a Decimal field;
+        stored: as of `kernels.decode_cells`. int for counts, sums, estimates and instants (microseconds); Decimal for what is made of a Decimal field;
         float for a ratio. None for an extreme of nothing and for a ratio whose denominator is 0 or none.
         """
-        raw = [_stored(part, [state[place] for state in states]) for part, place in zip(self.parts, self.places)]
+        raw = [_stored(part, stored[place]) for part, place in zip(self.parts, self.places)]
         cut = any(one for _, one in raw)
         if len(raw) == 1:
             return _in_units(self.parts[0].field, raw[0][0]), cut
@@ -56,8 +56,8 @@ class Output:
         return [None if one is None or not other else (one * up) / (other * down) for one, other in pairs], cut
 
     def value(self, state: Sequence[Any]) -> Any:
-        """The same of one merged cell."""
-        return self.column([state])[0][0]
+        """The same of one merged cell, as of `kernels.decode_cell`."""
+        return self.column([[value] for value in state])[0][0]
 
 
 def _stored(part: MeasurePlan, raw: list[Any]) -> tuple[list[Any], bool]:

@@ -8,7 +8,7 @@ import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from penstock.errors import QueryError
-from penstock.kernels import RollupPlan, entity_prefix, merge_cells, row_key, split_column, split_row
+from penstock.kernels import RollupPlan, entity_prefix, merge_cells, row_key, select_cells, split_row
 from penstock.model import Granularity, matches
 from penstock.query.plan import QueryPlan, Segment
 from penstock.query.request import Question
@@ -72,35 +72,19 @@ class CellReader:
 
     def _take(self, level: int, rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> None:
         """Sort the cells of some rows of a level into their groups."""
-        width = self.query.widths[level]
+        width, windows = self.query.widths[level], self.question.windows
         span, ranges, by_dimensions, at = Granularity(width).span, self.ranges[level], self._by_dimensions(), len(self.prefix) + 1
-        windows, groups, places = _Known(self.question.windows.of), self.groups, _Known(lambda column: self._place(column, ranges, width))
         for row, cells in rows:
-            group = by_dimensions(row)
+            group = by_dimensions(row) if cells else None
             if group is None:
                 continue
             base = int.from_bytes(row[at : at + 4], "big") * span * width
-            for column, cell in cells.items():
-                place = places[column]
-                if place is not None:
-                    time = base + place[0]
-                    for start, stop in place[1]:
-                        if start <= time < stop:
-                            key = windows[time], group
-                            if key in groups:
-                                groups[key].append(cell)
-                            else:
-                                groups[key] = [cell]
+            select_cells(self.groups, group, cells, base, width, self.generation, ranges, windows.starts, windows.width or 0)
             if len(self.groups) > self.question.max_rows:
                 raise QueryError(
                     f"by: there are more than {self.question.max_rows:,} rows (max_rows)",
                     hint="ask for a shorter range, a longer interval, fewer dimensions, a filter, or a larger max_rows",
                 )
-
-    def _place(self, column: bytes, ranges: Mapping[bytes, list[tuple[int, int]]], width: int) -> tuple[int, list[tuple[int, int]]] | None:
-        """How far into its row's bucket a column's window starts, and what is to be read of its shard; None for one that is passed over."""
-        generation, offset, shard = split_column(column)
-        return (offset * width, ranges[shard]) if generation == self.generation and shard in ranges else None
 
     def _table(self, level: int) -> str:
         return self.plan.rollup.table(self.query.widths[level])
@@ -150,18 +134,6 @@ class CellReader:
             return known[tail]
 
         return group
-
-
-class _Known(dict[Any, Any]):
-    """What a function gives, asked once for each argument."""
-
-    def __init__(self, of: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.of = of
-
-    def __missing__(self, key: Any) -> Any:
-        value = self[key] = self.of(key)
-        return value
 
 
 def merged(plan: RollupPlan, cells: Sequence[bytes]) -> bytes:

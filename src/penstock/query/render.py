@@ -9,7 +9,8 @@ import csv
 import decimal
 import io
 import json
-from typing import Any, Sequence
+from json.encoder import encode_basestring
+from typing import Any, Callable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -35,22 +36,37 @@ def _json(answer: Answer) -> str:
 
 def dumps(value: Any) -> str:
     """JSON of plain data, a decimal.Decimal as a number with its very digits (which json.dumps cannot)."""
+    kind = type(value)
+    if kind in _SIMPLE:
+        return _SIMPLE[kind](value)
     if isinstance(value, Rows):
         return _dumps_rows(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {dumps(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join([f"{encode_basestring(key)}: {dumps(one)}" for key, one in value.items()]) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(dumps, value)) + "]"
-    return format(value, "f") if isinstance(value, decimal.Decimal) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _encode(value)
+
+
+def _exact(value: decimal.Decimal) -> str:
+    return format(value, "f")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_SIMPLE: dict[Any, Callable[[Any], str]] = {str: encode_basestring, int: int.__repr__, decimal.Decimal: _exact, type(None): _encode}
 
 
 def _dumps_rows(rows: Rows) -> str:
     """The same as of a list of dicts, a column at a time."""
-    parts = []
-    for name, values in rows.columns.items():
-        key = json.dumps(name, ensure_ascii=False) + ": "
-        parts.append([key + (str(value) if type(value) is int else dumps(value)) for value in values])
-    return "[" + ", ".join(["{" + ", ".join(row) + "}" for row in zip(*parts)]) + "]"
+    texts = [list(map(_SIMPLE.get(_kind(values), dumps), values)) for values in rows.columns.values()]
+    row = "{" + ", ".join(f"{encode_basestring(name)}: ".replace("%", "%%") + "%s" for name in rows.columns) + "}"
+    return "[" + ", ".join([row % values for values in zip(*texts)]) + "]"
+
+
+def _kind(values: Sequence[Any]) -> Any:
+    """The type of all values; None where they are of several."""
+    kinds = set(map(type, values))
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _csv(answer: Answer) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import operator
 from typing import Any, Hashable, Mapping, Sequence, TypeVar
 
-from penstock.kernels import RollupPlan, decode_cell
+from penstock.kernels import RollupPlan, decode_cells
 from penstock.model import Field
 from penstock.query.answer import Column, Rows, Suppressed
 from penstock.query.audience import hidden
@@ -22,14 +22,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclasses.dataclass
 class Values:
-    """The measures of a reading's rows, one list in the order of the question's outputs for each window and group.
+    """The measures of a reading's rows, one sequence in the order of the question's outputs for each window and group.
 
     rest: of the groups that `top` leaves out, by window. totals: of all of them. hidden: which places are None because too few people stand behind.
     """
 
-    groups: dict[Group, list[Any]]
-    rest: dict[int, list[Any]]
-    totals: list[Any] | None
+    groups: dict[Group, Sequence[Any]]
+    rest: dict[int, Sequence[Any]]
+    totals: Sequence[Any] | None
     hidden: dict[Group, frozenset[int]]
     hidden_rest: dict[int, frozenset[int]]
     hidden_totals: frozenset[int]
@@ -43,19 +43,18 @@ class Valuer:
         self.saturated: set[str] = set()
         self.nothing = [one.value(empty_state(plan)) for one in question.outputs]
 
-    def table(self, cells: Mapping[Key, bytes], without: Mapping[Key, frozenset[int]]) -> dict[Key, list[Any]]:
+    def table(self, cells: Mapping[Key, bytes], without: Mapping[Key, frozenset[int]]) -> dict[Key, Sequence[Any]]:
         """The measures of cells, None for those that are hidden."""
-        states = [decode_cell(self.plan, cell) for cell in cells.values()]
+        stored = decode_cells(self.plan, cells.values())
         columns = []
         for one in self.question.outputs:
-            values, cut = one.column(states)
+            values, cut = one.column(stored)
             columns.append(values)
             if cut:
                 self.saturated.add(one.name)
-        found = dict(zip(cells, map(list, zip(*columns))))
+        found: dict[Key, Sequence[Any]] = dict(zip(cells, zip(*columns)))
         for key, places in without.items():
-            for place in places:
-                found[key][place] = None
+            found[key] = [None if place in places else value for place, value in enumerate(found[key])]
         return found
 
     def of(self, cells: Mapping[Group, bytes], starts: Sequence[int], choice: Choice | None) -> Values:
@@ -71,7 +70,7 @@ class Valuer:
         hidden_groups = {group: places for group, places in small.items() if group in kept}
         groups = self.table(kept, hidden_groups)
         if not question.by:
-            groups.update({(window, ()): self.nothing for window in starts if (window, ()) not in groups})
+            groups = {(window, ()): groups.get((window, ()), self.nothing) for window in starts}
         totals, hidden_totals = None, frozenset[int]()
         if question.totals:
             totals, hidden_totals = self._totals([*kept.values(), *rest.values()])
@@ -79,7 +78,7 @@ class Valuer:
             rest, hidden_rest = {}, {}
         return Values(groups, self.table(rest, hidden_rest), totals, hidden_groups, hidden_rest, hidden_totals)
 
-    def _totals(self, cells: Sequence[bytes]) -> tuple[list[Any], frozenset[int]]:
+    def _totals(self, cells: Sequence[bytes]) -> tuple[Sequence[Any], frozenset[int]]:
         if not cells:
             return self.nothing, frozenset()
         whole, minimum = {(0, ()): merged(self.plan, cells)}, self.question.minimum_audience
@@ -128,7 +127,7 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
     """The rows of an answer. pair: which windows are compared with which; before: the values of those."""
     columns = columns_of(plan, question)
     nothing, lead = Valuer(plan, question).nothing, question.interval is not None
-    groups: dict[Group, list[Any]] = now.groups
+    groups: dict[Group, Sequence[Any]] = now.groups
     if pair is not None and before is not None:
         groups = {**groups, **dict.fromkeys(pair.only_before(groups, before.groups), nothing)}
         groups = {

@@ -14,7 +14,7 @@ from penstock.secrets import is_reference, resolve
 if TYPE_CHECKING:
     from penstock.deployment import Deployment
 
-_DURATIONS = ("refresh", "lifetime", "session", "live")
+_DURATIONS = ("refresh", "lifetime", "session", "live", "lag")
 PARTS = ("reception", "dashboard")  # tables of their own, read by those parts
 
 
@@ -25,7 +25,7 @@ class ServeSettings:
     signing_key: where the secret is that signs tokens, {env = NAME} or {file = PATH}; a deployment with a local folder makes one there by itself.
     audience: whom tokens are for: one made for another deployment is refused. lifetime: the longest that a token for embedding may live. session: how long a
     browser stays signed in. refresh: how much later a revoked key is refused at the most. live: how often the committed offsets are looked at while somebody
-    watches. rate: requests a minute and key, in each server process, unless the key says otherwise. minimum_audience: groups of fewer people are not shown.
+    watches. lag: how old what is known of the stream's progress may be when a question is asked. rate: requests a minute and key, in each server process, unless the key says otherwise. minimum_audience: groups of fewer people are not shown.
     max_rows: of an answer. max_body: bytes of a query's body. max_url: bytes of an address. max_streams: live streams at once, in each server process.
     threads: queries that run at once, in each server process. cache: bytes of answers kept in memory. origins: web pages of other hosts that may ask,
     "https://host"; embedders: hosts that may show the dashboard in a frame. audit: the file of the audit log; "-" for standard error, "" for none.
@@ -37,6 +37,7 @@ class ServeSettings:
     session: int = 12 * 3600 * 1_000_000
     refresh: int = 5 * 1_000_000
     live: int = 1_000_000
+    lag: int = 200_000
     rate: int = 1200
     minimum_audience: int = 0
     max_rows: int = 100_000
