@@ -89,7 +89,7 @@ def serve(
         address = url(bound.getsockname(), "https" if tls_cert else "http")
         click.echo(f"serving {on} at {address} (dashboard: {address}/dashboard, documentation: {address}/docs)")
         if not any(key.state(deployment.now()) == "active" for key in keys):
-            say("there is no key yet: `penstock serve keys create --name ME` makes one")
+            say(f"there is no key yet: `penstock serve keys create --name ME --on {on}` makes one")
         sys.stdout.flush()
         options: dict[str, Any] = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
         if behind:
