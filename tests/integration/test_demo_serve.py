@@ -177,6 +177,8 @@ def test_the_demo_ends_on_a_dashboard_whose_numbers_grow_until_ctrl_c(tmp_path: 
         assert shown.process.wait(PATIENCE) == 0
         assert "stopping: making durable what was taken" in rest and "Traceback" not in rest
         assert free(address)
+    assert execute(["demo", "--events", "10", "--no-serve", "--keep", "--on", shown.on]) == 2
+    assert "live traffic has flowed" in capsys.readouterr().err
 
 
 def _the_page_and_all_that_it_loads(client: httpx.Client, page: str) -> None:

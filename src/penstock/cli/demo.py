@@ -46,7 +46,7 @@ def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str, se
     is open, and live traffic flows in.
     """
     from penstock.cli.serve import need_extra
-    from penstock.demo import Scene, fresh, play
+    from penstock.demo import Scene, fresh, play, went_live
     from penstock.demo.ads import Ads
     from penstock.demo.traffic import Traffic
     from penstock.log.sources import Source, format_of
@@ -72,6 +72,7 @@ def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str, se
         except UsageError as problem:
             say(f"the dashboard is left out: {problem.message} ({problem.hint})")
             return code
+        went_live(deployment)
         with open_deployment(on) as served:
             return serve_demo(served, scene.topology, ("advertiser", 1001), Ads.day)
 

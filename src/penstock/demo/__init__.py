@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.rollup.registry import BoltDefinition
 
 MARK = "penstock-demo.json"  # what tells a demo's folder from one that must not be deleted
+LIVE = "live traffic has flowed in"
 
 
 class Scene(Protocol):
@@ -100,7 +101,7 @@ def play(scene: Scene, deployment: Deployment, *, workers: int = 1) -> int:
 def fresh(deployment: Deployment, keep: bool) -> Iterator[None]:
     """The deployment's folder, emptied unless `keep`, for this demo alone: another one would delete it while this one serves it.
 
-    Raises ConfigurationError for one that is not a demo's, or that a demo runs in.
+    Raises ConfigurationError for one that is not a demo's, or that a demo runs in, or that is not to be gone on with.
     """
     directory = deployment.directory
     if directory is None or {"kafka", "hbase"} & set(deployment.settings):
@@ -118,12 +119,23 @@ def fresh(deployment: Deployment, keep: bool) -> Iterator[None]:
             raise ConfigurationError(
                 f"another demo runs in {directory}", hint="end it with Ctrl-C, or name another folder: --on local:DIR"
             ) from None
-        held.truncate(0)
-        held.write(json.dumps({"made by": "penstock demo; the next one deletes this folder"}) + "\n")
-        held.flush()
         if not keep:
             _empty(directory, mark)
+            held.truncate(0)
+            held.write(json.dumps({"made by": "penstock demo; the next one deletes this folder"}) + "\n")
+            held.flush()
+        elif LIVE in mark.read_text():
+            raise ConfigurationError(
+                f"live traffic has flowed into {directory}: beside it the demo's day is late", hint="leave out --keep, and begin anew"
+            )
         yield
+
+
+def went_live(deployment: Deployment) -> None:
+    """Remember that traffic of today flows in."""
+    assert deployment.directory is not None
+    with open(deployment.directory / MARK, "a", encoding="utf-8") as mark:
+        mark.write(LIVE + "\n")
 
 
 def _empty(directory: Path, but: Path) -> None:
