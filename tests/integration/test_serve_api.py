@@ -194,6 +194,53 @@ def test_what_is_not_there_cannot_be_done_or_is_too_large_is_a_problem(ours: Tes
     problem(ours.get(QUERY, params={"entity": "x" * 17_000}), 414)
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/", "/dashboard", "/dashboard/assets/app.js", "/docs", "/docs/assets/swagger-ui.css", "/openapi.json"]
+    + [
+        "/v1/me",
+        "/v1/rollups",
+        QUERY,
+        "/v1/rollups/other/query",
+        "/v1/saved",
+        "/v1/saved/live",
+        "/v1/nothing",
+        "/v1/tokens",
+        "/v1/events/x",
+    ],
+)
+def test_head_has_the_headers_of_get_and_no_body(ours: TestClient, path: str) -> None:
+    params = DAYS if path == QUERY else {}
+    for coding in ("identity", "gzip"):
+        asked: dict[str, Any] = {"params": params, "headers": {"Accept-Encoding": coding}, "follow_redirects": False}
+        got, head = ours.get(path, **asked), ours.head(path, **asked)
+        assert (head.status_code, head.content, head.headers) == (got.status_code, b"", got.headers)
+    tag = got.headers.get("etag")
+    if tag is not None:
+        known: dict[str, Any] = {"params": params, "headers": {"If-None-Match": tag, "Accept-Encoding": "gzip"}}
+        assert ours.head(path, **known).status_code == ours.get(path, **known).status_code
+        assert ours.head(path, params=params, headers={"Range": "bytes=0-3"}).status_code == 200
+
+
+def test_head_neither_opens_a_stream_nor_writes(ours: TestClient) -> None:
+    for path in ("/v1/rollups/by_site/live", "/v1/events/visits/pixel.gif"):
+        refused = ours.head(path)
+        assert (refused.status_code, refused.content) == (405, b"") and "HEAD" not in refused.headers["allow"]
+
+
+def test_what_an_address_takes_is_listed_in_full(ours: TestClient) -> None:
+    for method, path, allowed in (
+        ("PUT", QUERY, "GET, HEAD, POST"),
+        ("POST", "/v1/saved/x", "GET, HEAD, PUT, DELETE"),
+        ("GET", "/v1/tokens", "POST"),
+        ("POST", "/dashboard/assets/app.js", "GET, HEAD"),
+        ("POST", "/v1/rollups/by_site/live", "GET"),
+        ("PUT", "/v1/events/visits/pixel.gif", "GET, OPTIONS"),
+    ):
+        response = ours.request(method, path)
+        assert problem(response, 405) and response.headers["allow"] == allowed
+
+
 def test_more_rows_than_the_deployment_allows_are_refused(tmp_path: Path) -> None:
     served = Served(tmp_path, 200, max_rows=100)
     with served.client(served.key()) as client:

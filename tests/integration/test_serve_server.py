@@ -217,6 +217,21 @@ def test_a_live_stream_says_no_before_it_begins(served: Served, url: str) -> Non
             assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
 
 
+def test_head_leaves_a_connection_in_order(served: Served, url: str) -> None:
+    with httpx.Client(
+        base_url=url, headers={"Authorization": f"Bearer {served.key(OURS)}"}, limits=httpx.Limits(max_connections=1)
+    ) as client:
+        for path, params in (("/dashboard/assets/app.js", {}), ("/v1/rollups/by_site/query", DAYS), ("/v1/rollups/by_site/live", {})) * 2:
+            head = client.head(path, params=params)
+            assert head.content == b""
+            if path.endswith("live"):
+                assert (head.status_code, head.headers["allow"]) == (405, "GET")
+                continue
+            got = client.get(path, params=params)
+            different = {name for name in {*got.headers, *head.headers} if got.headers.get(name) != head.headers.get(name)}
+            assert head.status_code == got.status_code == 200 and different <= {"date", "transfer-encoding"}
+
+
 # The command.
 
 

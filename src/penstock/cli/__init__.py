@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 import click
 
-from penstock.cli import archive, check, demo, export, new, produce, publish, query, run, serve, sql, stack, status, storm, submit
+from penstock.cli import archive, check, demo, export, new, produce, publish, query, run, send, serve, sql, stack, status, storm, submit
 from penstock.cli.base import HELP, guarded
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     status.status,
     query.query,
     serve.serve,
+    send.send,
     export.export,
     archive.archive,
     sql.sql,

@@ -46,7 +46,7 @@ def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str, se
     is open, and live traffic flows in.
     """
     from penstock.cli.serve import need_extra
-    from penstock.demo import Scene, play
+    from penstock.demo import Scene, fresh, play, went_live
     from penstock.demo.ads import Ads
     from penstock.demo.traffic import Traffic
     from penstock.log.sources import Source, format_of
@@ -60,18 +60,21 @@ def demo(events: int, traffic: str | None, workers: int, keep: bool, on: str, se
         need_extra()
     notice_kernels()
     scene: Scene = Traffic(traffic, None) if traffic is not None else Ads(events)
-    code = play(scene, open_deployment(on, must_exist=False), keep=keep, workers=workers)
-    if code != OK or traffic is not None or not (watched() if serve is None else serve):
-        return code
-    from penstock.demo.serving import serve_demo
+    deployment = open_deployment(on, must_exist=False)
+    with fresh(deployment, keep):
+        code = play(scene, deployment, workers=workers)
+        if code != OK or traffic is not None or not (watched() if serve is None else serve):
+            return code
+        from penstock.demo.serving import serve_demo
 
-    try:
-        need_extra()
-    except UsageError as problem:
-        say(f"the dashboard is left out: {problem.message} ({problem.hint})")
-        return code
-    with open_deployment(on) as deployment:
-        return serve_demo(deployment, scene.topology, ("advertiser", 1001), Ads.day)
+        try:
+            need_extra()
+        except UsageError as problem:
+            say(f"the dashboard is left out: {problem.message} ({problem.hint})")
+            return code
+        went_live(deployment)
+        with open_deployment(on) as served:
+            return serve_demo(served, scene.topology, ("advertiser", 1001), Ads.day)
 
 
 def watched() -> bool:

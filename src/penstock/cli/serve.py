@@ -77,6 +77,8 @@ def serve(
     for path in (tls_cert, tls_key):
         if path is not None and not path.is_file():
             raise UsageError(f"{path} is not there", hint="--tls-cert and --tls-key are files in PEM form")
+    if tls_cert and tls_key:
+        check_pair(tls_cert, tls_key)
     from penstock.serve.server import listen
     from penstock.serve.server import serve as run
     from penstock.serve.service import Service
@@ -89,7 +91,7 @@ def serve(
         address = url(bound.getsockname(), "https" if tls_cert else "http")
         click.echo(f"serving {on} at {address} (dashboard: {address}/dashboard, documentation: {address}/docs)")
         if not any(key.state(deployment.now()) == "active" for key in keys):
-            say("there is no key yet: `penstock serve keys create --name ME` makes one")
+            say(f"there is no key yet: `penstock serve keys create --name ME --on {on}` makes one")
         sys.stdout.flush()
         options: dict[str, Any] = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
         if behind:
@@ -103,6 +105,26 @@ def need_extra() -> None:
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"serving needs {', '.join(missing)}, which is not installed", hint="pip install 'penstock[serve]'")
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """Raise UsageError for a certificate and a key that cannot be served with: a worker would fail at them after the address was said."""
+    import ssl
+
+    def locked() -> str:
+        raise UsageError(
+            f"{key} is locked by a passphrase", hint="openssl pkey -in KEY -out UNLOCKED, in a file that only the server may read"
+        )
+
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, locked)
+    except PermissionError as problem:
+        raise UsageError(f"the certificate or its key cannot be read: {problem.strerror}", hint=f"{certificate}, {key}") from None
+    except ssl.SSLError as problem:
+        why = "do not belong together" if problem.reason == "KEY_VALUES_MISMATCH" else "are not both PEM"
+        raise UsageError(
+            f"{certificate} and {key} {why}", hint="--tls-cert is the certificate and those that it depends on, --tls-key its private key"
+        ) from None
 
 
 def url(bound: Sequence[Any], scheme: str) -> str:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Iterator, Protocol
 
 import click
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.rollup.registry import BoltDefinition
 
 MARK = "penstock-demo.json"  # what tells a demo's folder from one that must not be deleted
+LIVE = "live traffic has flowed in"
 
 
 class Scene(Protocol):
@@ -49,14 +52,9 @@ class Scene(Protocol):
         """Commands to try."""
 
 
-def play(scene: Scene, deployment: Deployment, *, keep: bool, workers: int = 1) -> int:
-    """Run the whole demo; the exit code. Every step says how long it took."""
+def play(scene: Scene, deployment: Deployment, *, workers: int = 1) -> int:
+    """Run the whole demo in a folder that is `fresh`; the exit code. Every step says how long it took."""
     began = time.monotonic()
-    if deployment.directory is None or {"kafka", "hbase"} & set(deployment.settings):
-        raise ConfigurationError(
-            f"the demo makes its stores anew, and does not touch those of {deployment.name}", hint="use --on local:DIR"
-        )
-    fresh(deployment.directory, keep)
     topology = load(scene.topology)
     with deployment, logged():
         title(1, scene.input_title)
@@ -99,15 +97,53 @@ def play(scene: Scene, deployment: Deployment, *, keep: bool, workers: int = 1) 
     return FAILED if wrong or failed else OK
 
 
-def fresh(directory: Path, keep: bool) -> None:
-    """An empty folder, or with `keep` the one of an earlier demo. Raises ConfigurationError for one that holds anything else."""
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / MARK).is_file():
-            raise ConfigurationError(f"{directory} is not empty, and not of an earlier demo", hint="name a new folder: --on local:DIR")
-        if not keep:
-            shutil.rmtree(directory)
+@contextlib.contextmanager
+def fresh(deployment: Deployment, keep: bool) -> Iterator[None]:
+    """The deployment's folder, emptied unless `keep`, for this demo alone: another one would delete it while this one serves it.
+
+    Raises ConfigurationError for one that is not a demo's, or that a demo runs in, or that is not to be gone on with.
+    """
+    directory = deployment.directory
+    if directory is None or {"kafka", "hbase"} & set(deployment.settings):
+        raise ConfigurationError(
+            f"the demo makes its stores anew, and does not touch those of {deployment.name}", hint="use --on local:DIR"
+        )
+    mark = directory / MARK
+    if directory.exists() and any(directory.iterdir()) and not mark.is_file():
+        raise ConfigurationError(f"{directory} is not empty, and not of an earlier demo", hint="name a new folder: --on local:DIR")
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / MARK).write_text(json.dumps({"made by": "penstock demo; the next one deletes this folder"}) + "\n")
+    with open(mark, "a", encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"another demo runs in {directory}", hint="end it with Ctrl-C, or name another folder: --on local:DIR"
+            ) from None
+        if not keep:
+            _empty(directory, mark)
+            held.truncate(0)
+            held.write(json.dumps({"made by": "penstock demo; the next one deletes this folder"}) + "\n")
+            held.flush()
+        elif LIVE in mark.read_text():
+            raise ConfigurationError(
+                f"live traffic has flowed into {directory}: beside it the demo's day is late", hint="leave out --keep, and begin anew"
+            )
+        yield
+
+
+def went_live(deployment: Deployment) -> None:
+    """Remember that traffic of today flows in."""
+    assert deployment.directory is not None
+    with open(deployment.directory / MARK, "a", encoding="utf-8") as mark:
+        mark.write(LIVE + "\n")
+
+
+def _empty(directory: Path, but: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != but:
+            path.unlink()
 
 
 def title(step: int, text: str) -> None:

@@ -181,6 +181,7 @@ class Ads:
             f"penstock query by_advertiser --entity 1002 --from {self.day} --to 2026-03-03 --by country --order=-spend --on {on}",
             f"penstock status --on {on}",
             f'penstock sql "SELECT country, count(*) AS events FROM ads GROUP BY ALL ORDER BY events DESC" --on {on}',
+            f"penstock serve --on {on}",
         ]
 
 

@@ -30,7 +30,7 @@ BLOCK = 10_000  # made-up events at a time
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C, or told the process to end."""
+    """Somebody pressed Ctrl-C, told the process to end, or closed its terminal."""
 
 
 def serve_demo(deployment: Deployment, topology: str, entity: tuple[str, int], day: str) -> int:
@@ -51,12 +51,14 @@ def serve_demo(deployment: Deployment, topology: str, entity: tuple[str, int], d
             click.echo()
             heading("Live: open the dashboard")
             click.echo(f"  {page}?entity={value}&range=last_60m#key={key}")
-            click.echo(f"  the demo's day, after that: {page}?entity={value}&range=custom&start={day}&end={day}&tz=UTC")
+            # By days: the hours are kept for 90 days before the newest event, and that is one of today as soon as traffic flows.
+            click.echo(f"  the demo's day, after that: {page}?entity={value}&range=custom&start={day}&end={day}&interval=1d&tz=UTC")
             click.echo(f"  {RATE} events a second flow in; the API is documented at {address}/docs. Ctrl-C stops everything.")
             sys.stdout.flush()
             _feed(deployment, processes)
     except Stopped:
-        say("stopping: making durable what was taken")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            say("stopping: making durable what was taken")
         return OK
     finally:
         _stop(processes)
@@ -67,7 +69,9 @@ def _signals() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise Stopped
 
-    before = {which: signal.signal(which, stop) for which in (signal.SIGINT, signal.SIGTERM)}
+    # SIGHUP as well: the two are in sessions of their own, and would outlive the terminal.
+    wanted = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
+    before = {which: signal.signal(which, stop) for which in wanted}
     try:
         yield
     finally:

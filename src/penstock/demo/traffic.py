@@ -107,4 +107,5 @@ class Traffic:
         return [
             f"penstock query traffic {span} --interval 1d --by method,status --on {on}",
             f"penstock status --on {on}",
+            f"penstock serve --on {on}",
         ]

@@ -41,10 +41,12 @@ class Sender:
     given. spool_bytes: that may wait. sync: "none", "batch" or "event", what is forced to disk when. batch_events, batch_bytes: of one request.
     linger: seconds that an event waits for others. compress: "zstd", "gzip" or "none". when_full: "raise" SpoolFullError, "block" until there is room, or
     "drop" the event and count it. max_age: seconds after its first try in which a batch may be tried again: less than the server's window, in which it knows
-    a batch again. on_reject: called, by the sender's thread, with each event that the server rejects, and why. timeout: seconds for an answer.
+    a batch again. on_reject: called, by the sender's thread, with each event that the server rejects, and why; without a spool with those of refused batches
+    too, for they are kept nowhere. timeout: seconds for an answer.
 
     accepted, rejected, refused and dropped count events: in the log; wrong, the server says; in batches that will never be taken (with a spool they are in its
-    folder `refused`); not even kept. Raises ConfigurationError.
+    folder `refused`); not even kept. last_error: why the last try failed; stuck: whether that is for somebody to mend, such as a wrong key. Raises
+    ConfigurationError.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Sender:
         self._max_age, self._backoff = max_age, backoff
         self.accepted = self.rejected = self.refused = self.dropped = 0
         self.last_error = ""
+        self.stuck = False
         self._untold = 0  # refused events that no flush has told of yet
         self._opened = 0.0
         self._hurry = self._closing = self._stopped = False
@@ -202,7 +205,11 @@ class Sender:
             answer = self._post(batch)
             if answer.outcome == "taken" and answer.rejected:
                 self._tell(batch, answer)
+            elif answer.outcome == "refused" and batch.path is None:
+                for line in batch.body().splitlines():
+                    self._reject(line, answer.detail)
             with self._changed:
+                self.stuck = answer.outcome == "mend"
                 if answer.outcome in ("taken", "refused"):
                     self._settle(batch, answer)
                     tries = 0
@@ -271,16 +278,18 @@ class Sender:
     def _tell(self, batch: Batch, answer: Answer) -> None:
         first = answer.rejected[0]
         log.warning("%d events for %s were rejected; the first: %s", len(answer.rejected), self.dataset, first.get("detail"))
-        if self._on_reject is None:
-            return
         lines = batch.body().splitlines()
         for one in answer.rejected:
             index = one.get("index")
             if isinstance(index, int) and 0 <= index < len(lines):
-                try:
-                    self._on_reject(lines[index], str(one.get("detail")))
-                except Exception:
-                    log.exception("on_reject failed")
+                self._reject(lines[index], str(one.get("detail")))
+
+    def _reject(self, line: bytes, why: str) -> None:
+        if self._on_reject is not None:
+            try:
+                self._on_reject(line, why)
+            except Exception:
+                log.exception("on_reject failed")
 
 
 def _line(event: Event) -> bytes:

@@ -14,6 +14,7 @@ from penstock.serve.dashboard import add_dashboard
 from penstock.serve.docs import add_docs
 from penstock.serve.headers import SafeHeaders
 from penstock.serve.limits import ASGIApp, SizeLimits
+from penstock.serve.methods import Methods
 from penstock.serve.problems import add_problems
 from penstock.serve.reception import add_reception
 from penstock.serve.routes import add_api
@@ -32,7 +33,7 @@ PARTS: tuple[Part, ...] = (
 DESCRIPTION = """Measures of roll-ups, exact and with all that says how far they can be trusted: `as_of`, completeness, error bounds.
 
 Send a key, or a token made of one: `Authorization: Bearer pk_…`. What a key reaches is its own: `/v1/me`. Errors are RFC 9457 problem details that name
-the `parameter` to mend and give a `hint`. Times are ISO 8601."""
+the `parameter` to mend and give a `hint`. Times are ISO 8601. HEAD answers as GET does, without the body, but for live streams and the pixel."""
 
 
 class Cors(CORSMiddleware):
@@ -79,10 +80,11 @@ def create_app(service: Service, parts: Sequence[Part] = PARTS) -> FastAPI:
         expose = ["ETag", "Retry-After", "Penstock-As-Of", "Penstock-Complete"]
         cors = {
             "allow_origins": service.settings.origins,
-            "allow_methods": ["GET", "POST"],
+            "allow_methods": ["GET", "HEAD", "POST"],
             "allow_headers": ["Authorization", "Content-Type"],
         }
         middle.append((Cors, {**cors, "expose_headers": expose, "max_age": 600, "but": service.cors}))
+    middle.append((Methods, {"routes": app.routes, "get_only": service.get_only}))  # the outermost: what GET's answer has, HEAD's has
     for kind, options in middle:
         app.add_middleware(kind, **options)
     return app

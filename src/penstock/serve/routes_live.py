@@ -28,6 +28,7 @@ def live_router(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/rollups", tags=["query"])
     watcher = Watcher(service, service.settings.live / SECOND)
     open_streams: set[object] = set()
+    service.get_only.add(r"/v1/rollups/[^/]+/live")  # it would be opened, and held for as long as nobody hangs up
 
     @router.get(
         "/{rollup}/live",

@@ -1,4 +1,4 @@
-"""Running the application: uvicorn, in one process or several, on a socket that is bound before anything is said of it."""
+"""Running the application: uvicorn, in one process or several, on a socket that listens before anything is said of it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _DEPLOYMENT = "PENSTOCK_SERVE_DEPLOYMENT"  # from the command to its worker processes
+_BACKLOG = 2048  # connections that wait to be taken: uvicorn's own default
 _GRACE = 10  # seconds that requests have to end once the server is told to stop
 _SECRET_PARAMETER = re.compile(r"([?&](?:key|token)=)[^&\s]*")
 
@@ -63,7 +64,10 @@ def _announce(service: Service) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. port: 0 for any that is free. Raises UsageError, and ConfigurationError for an address that is not this machine's."""
+    """A socket that listens. port: 0 for any that is free. Raises UsageError, and ConfigurationError for an address that is not this machine's.
+
+    It listens from here on, so that whoever reads the address may use it at once: what connects waits until the application has started.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror:
@@ -74,6 +78,7 @@ def listen(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen(_BACKLOG)
     except OSError as problem:
         bound.close()
         if problem.errno == errno.EADDRINUSE:

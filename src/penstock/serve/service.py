@@ -26,8 +26,8 @@ class Service:
     """A deployment that is served: its stores, its settings, who may do what, and what is kept in memory.
 
     Parts of the server (reception, dashboard) register here what they need beyond routes: `bodies[PATH PREFIX] = bytes`, a limit of their own for what is posted
-    there, `cors.add(PATH PREFIX)` where they answer browsers' preflights themselves, and `lifespans.append(FUNCTION)`, an async context manager that is entered
-    when the server starts and left when it stops.
+    there, `cors.add(PATH PREFIX)` where they answer browsers' preflights themselves, `get_only.add(PATTERN)` for the paths whose GET has no HEAD, and
+    `lifespans.append(FUNCTION)`, an async context manager that is entered when the server starts and left when it stops.
 
     Raises ConfigurationError for settings that cannot work.
     """
@@ -47,6 +47,7 @@ class Service:
         self.engine = Engine(deployment, settings.threads, settings.cache, settings.lag / 1e6)
         self.bodies: dict[str, int] = {}
         self.cors: set[str] = set()
+        self.get_only: set[str] = set()
         self.lifespans: list[Lifespan] = []
         self.stopping = False  # set when the server is told to stop: whoever streams ends
 

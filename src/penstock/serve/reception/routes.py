@@ -44,6 +44,7 @@ def add_reception(app: FastAPI, service: Service) -> None:
     reception = Reception(service)
     service.bodies[PREFIX] = reception.settings.max_body
     service.cors.add(PREFIX)
+    service.get_only.add(rf"{PREFIX}/[^/]+/pixel\.gif")  # a HEAD must not write
     service.lifespans.append(reception.running)
     app.state.reception = reception
     app.include_router(reception_router(reception))
