@@ -50,20 +50,21 @@ def main() -> int:
         print(report.table(report.load(options.output or report.RESULTS)))
         return 0
     try:
-        from bench import export_redshift, servers, suite
+        from bench import export_redshift, query, servers, suite
     except ModuleNotFoundError as problem:
         parser.exit(2, f"the benchmarks need {problem.name}: pip install 'penstock[bench]', or make bench\n")
-    known = (*suite.NAMES, *servers.NAMES, *export_redshift.NAMES)
+    known = (*suite.NAMES, *servers.NAMES, *export_redshift.NAMES, *query.NAMES)
     if options.list:
         beside = (
             *(f"{name}  (needs servers)" for name in servers.NAMES),
             *(f"{name}  (needs PostgreSQL)" for name in export_redshift.NAMES),
+            *(f"{name}  (needs Java and PostgreSQL)" for name in query.NAMES),
         )
         print("\n".join((*suite.NAMES, *beside)))
         return 0
     if unknown := sorted(set(options.names) - set(known)):
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(known)}")
-    names = options.names or ((*servers.NAMES, *export_redshift.NAMES) if options.servers else suite.NAMES)
+    names = options.names or ((*servers.NAMES, *export_redshift.NAMES, *query.NAMES) if options.servers else suite.NAMES)
     embedded, real = [name for name in suite.NAMES if name in names], [name for name in servers.NAMES if name in names]
     if (options.events or 1) < 1 or options.rounds < 1:
         parser.error("--events and --rounds must be 1 or more")
@@ -78,6 +79,7 @@ def main() -> int:
             results = suite.run(bench, embedded, events=events, rounds=rounds) if embedded else []
             results += servers.run(bench, real, options.on, events=events, rounds=rounds) if real else []
             results += [export_redshift.run(bench, events=events, rounds=rounds)] if export_redshift.NAME in names else []
+            results += [query.run(bench, events=events)] if query.NAME in names else []
         except BenchError as problem:
             say(f"error: {problem}")
             return 1

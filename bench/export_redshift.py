@@ -13,7 +13,6 @@ table for each DELETE of one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import hashlib
@@ -23,8 +22,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +30,6 @@ import pyarrow.parquet as pq
 
 from penstock.archive import Archive, Entry
 from penstock.archive.s3 import S3Archive
-from penstock.errors import PenstockError
 from penstock.model.units import HOUR, hour_text, instant
 from penstock.topologies.advertiser_analytics import ads
 from penstock.warehouse import Dataset
@@ -46,6 +42,7 @@ from penstock.warehouse.redshift.files import checked
 
 from bench.child import cpu_seconds, peak_rss_mb
 from bench.measure import ROOT, Bench, BenchError, Sample, cpu_ratio, median, ratio, spread
+from bench.own_servers import own_servers
 from bench.suite import Result, numbers, short
 
 NAME = "export-redshift"
@@ -63,7 +60,8 @@ def run(bench: Bench, *, events: int | None = None, rounds: int = 3) -> Result:
     rows = events or ROWS
     bench.say(f"{NAME}: {rows:,} rows of {HOURS} hours, {rounds} rounds")
     samples: dict[str, list[Sample]] = {side: [] for side in SIDES}
-    with _servers(bench.directory / "stack") as (s3, redshift, environment):
+    with own_servers(NAME, bench.directory / "stack", ("postgres", "s3", "redshift")) as (settings, environment):
+        s3, redshift = settings["s3"], settings["redshift"]
         _archive(S3Archive(s3), dataset_of(ads), rows)
         for _ in range(rounds):
             found = {}
@@ -97,29 +95,6 @@ def _result(samples: dict[str, list[Sample]], rows: int, rounds: int) -> Result:
         "of_insert": short(ratio(ours, samples["insert"])),
         "insert_events_per_second": round(median(samples["insert"]).events_per_second),
     }
-
-
-@contextlib.contextmanager
-def _servers(folder: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
-    """The tables s3 and redshift of a deployment, and the environment that goes with them. The servers end with the block, and leave nothing."""
-    from penstock.stack.stack import Stack
-
-    folder.parent.chmod(0o711)  # PostgreSQL does not run as root, and has to get there
-    stack, names = Stack(folder), ("postgres", "s3", "redshift")
-    try:
-        stack.up(names)
-        settings, environment = stack.settings(), stack.exports()
-        before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
-        try:
-            yield settings["s3"], settings["redshift"], environment
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
-    except PenstockError as problem:
-        raise BenchError(f"{NAME}: {problem.message}" + (f" ({problem.hint})" if problem.hint else "")) from problem
-    finally:
-        stack.down(names, wipe=True)
 
 
 def _sample(told: dict[str, Any], environment: dict[str, str]) -> tuple[Sample, Any]:

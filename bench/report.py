@@ -43,7 +43,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     lines = [
         "| benchmark | events/s | CPU s per million | baseline | baseline's events/s | baseline's CPU | ratio | bar | peak RSS |",
         "|---|--:|--:|---|--:|--:|--:|--:|--:|",
-        *(_line(one) for one in results if "ratio" in one),
+        *(_line(one) for one in results if "ratio" in one and "milliseconds" not in one),
+        *(line for one in results if "milliseconds" in one for line in _latencies(one)),
     ]
     notes = [f"{one['name']}: {one['cells_per_event']:.2f} cells put per event" for one in results if "cells_per_event" in one]
     notes += [
@@ -71,6 +72,28 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     machines = sorted({one["machine"] for one in results if "machine" in one})
     return "\n".join([*lines, "", *(f"- {note}." for note in notes), *(f"- On: {one}." for one in machines)])
+
+
+def _latencies(one: dict[str, Any]) -> list[str]:
+    """A table of its own for what is measured in percentiles."""
+    kinds = list(one["milliseconds"])
+    lines = [
+        "",
+        f"`{one['name']}`: p50 / p95 / p99 in milliseconds, and questions a second of one client on one core",
+        "",
+        f"| | {' | '.join(f'{kind} | per second' for kind in kinds)} |",
+        f"|---|{'--:|--:|' * len(kinds)}",
+    ]
+    for side, words in one["sides"].items():
+        rates = [one["queries_per_second"][kind].get(side) for kind in kinds]
+        cells = [
+            f"{' / '.join(f'{value:g}' for value in one['milliseconds'][kind][side])} | {'' if rate is None else f'{rate:,}'}"
+            for kind, rate in zip(kinds, rates)
+        ]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    lines += ["", f"By the 99th percentile, of {one['events']:,} events:", ""]
+    lines += [f"- {what}: {times:g} times ours (bar: ≥ {one['bar']:g}×)." for what, times in one["at_least_times"].items()]
+    return lines + [f"- ours: {times:g} times that of {what} (bar: ≤ {one['at_most']:g}×)." for what, times in one["at_most_times"].items()]
 
 
 def _line(one: dict[str, Any]) -> str:

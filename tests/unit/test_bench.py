@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 for needed in ("datasketches", "msgspec", "orjson", "polars"):
     pytest.importorskip(needed, reason="the benchmarks' baselines: pip install 'penstock[bench]'")
 
-from bench import answers, child, export_redshift, report, servers, suite  # noqa: E402
+from bench import answers, child, export_redshift, query, report, servers, suite  # noqa: E402
 from bench.measure import Bench, BenchError, Sample, cpu_ratio, median, ratio  # noqa: E402
 from bench.workload import KEPT, AdEvents, Topic, Workload  # noqa: E402
 
@@ -142,6 +142,11 @@ def test_a_missed_bar_is_said() -> None:
     fresh = {"name": "freshness", "p99_seconds": 15.5, "at_most_seconds": 15.0}
     assert suite.missed([fresh]) == ["freshness: 99 % are readable within 15.5 s, and should be within 15 s"]
     assert suite.missed([{**fresh, "p99_seconds": 15.0}]) == []
+    asked = {"name": "q", "ratio": 20, "bar": 10, "at_least_times": {"a": 9.9, "b": 10}, "at_most_times": {"c": 2.1, "d": 2}, "at_most": 2}
+    assert suite.missed([asked]) == [
+        "q: the 99th percentile of a is 9.9 times ours, and should be 10",
+        "q: our 99th percentile is 2.1 times that of c, and should be at most 2",
+    ]
 
 
 def test_each_round_is_compared_with_its_own_baseline() -> None:
@@ -178,6 +183,7 @@ def test_the_list_says_which_benchmarks_need_servers() -> None:
     lines = bench("--list").stdout.splitlines()
     assert [line for line in lines if "(needs " not in line] == list(suite.NAMES)
     assert [line.split()[0] for line in lines if line.endswith("(needs PostgreSQL)")] == list(export_redshift.NAMES)
+    assert [line.split()[0] for line in lines if line.endswith("(needs Java and PostgreSQL)")] == list(query.NAMES)
     assert [line.split()[0] for line in lines if line.endswith("(needs servers)")] == list(servers.NAMES)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, Sequence
 
 from penstock.query.analytics import Analytics, RollupInfo
 from penstock.query.answer import Answer
@@ -133,4 +133,12 @@ def _size(answer: Answer) -> int:
     """About how many bytes an answer takes."""
     columns = [answer.column(one.name) for one in answer.columns] if answer.rows else []
     other = sum(sys.getsizeof(row) + sum(map(sys.getsizeof, row.values())) for row in answer.other or ())
-    return _OVERHEAD + other + sum(sys.getsizeof(column) + sum(map(sys.getsizeof, column)) for column in columns)
+    return _OVERHEAD + other + sum(map(_column_size, columns))
+
+
+def _column_size(column: Sequence[Any]) -> int:
+    """Texts by their length, other values as if each were like the first."""
+    if not column:
+        return 0
+    texts = sum(map(len, column)) if isinstance(column[0], str) and None not in column else 0
+    return sys.getsizeof(column) + len(column) * sys.getsizeof(column[0]) + texts

@@ -21,6 +21,11 @@ class Catalog:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], tuple[int, BoltDefinition, Rollup | Schema]] = {}
 
+    def believed(self, name: str) -> Rollup | None:
+        """A roll-up that was looked up a moment ago, without asking the table; None for any other."""
+        found = self._believed(("rollup", name))
+        return None if found is None else found[1]  # type: ignore[return-value]
+
     def rollup(self, name: str) -> Rollup:
         """A roll-up that is published. Raises NotFoundError, without naming others: not everybody may know them."""
         found = self._find("rollup", name)[1]
@@ -41,12 +46,17 @@ class Catalog:
         """All that are published. what: "rollup" or "dataset"."""
         return Registry(self._table()).names(what)
 
-    def _find(self, what: str, name: str) -> tuple[BoltDefinition, Rollup | Schema]:
-        key, now = (what, name), self._now()
+    def _believed(self, key: tuple[str, str]) -> tuple[BoltDefinition, Rollup | Schema] | None:
         with self._lock:
             found = self._known.get(key)
-        if found is not None and 0 <= now - found[0] < BELIEVED:
-            return found[1], found[2]
+        return found[1:] if found is not None and 0 <= self._now() - found[0] < BELIEVED else None
+
+    def _find(self, what: str, name: str) -> tuple[BoltDefinition, Rollup | Schema]:
+        key, now = (what, name), self._now()
+        if (believed := self._believed(key)) is not None:
+            return believed
+        with self._lock:
+            found = self._known.get(key)
         try:
             definition = Registry(self._table()).provider(what, name)
         except NotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterator
 
 from penstock.errors import PenstockError
@@ -62,6 +63,8 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             for enter in self.lifespans:
                 await stack.enter_async_context(enter())
+            gc.collect()
+            gc.freeze()  # what is there by now stays: collections need not look through it while somebody waits for an answer
             yield
 
     @contextlib.contextmanager
