@@ -2,13 +2,13 @@
 
 It starts what it needs and ends it again: PostgreSQL, the relay before it, and moto for S3. Each side is a process of its own that takes the same files, in turn:
 
-- `export`: what `penstock export` does: index, ledger, every file read and checked, lock, manifest, stage, COPY, counts, replace, ledger, commit.
+- `export`: what `penstock export` does: index, ledger, every file read and checked, lock, manifest, COPY, counts, ledger, commit.
 - `copy`: the same files by one COPY an hour into a table, each with a manifest that was written beforehand; no stage, no check, no ledger.
 - `write-dataframe`: `Cursor.write_dataframe` of the same rows, one DataFrame an hour, already in memory.
 - `insert`: INSERT of 500 rows a statement with bound parameters, the rows already in memory.
 
 The last two get a part of the rows: it is the rate that is compared. The hours are few and large, since PostgreSQL, without a sort key's zone maps, reads the whole
-table for each DELETE of one.
+table to count the rows of one.
 """
 
 from __future__ import annotations

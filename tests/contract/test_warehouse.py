@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import functools
+import io
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from warehouse_worlds import ADS, H, Files, World, offsets, rows_of
 
@@ -144,10 +146,21 @@ def test_a_file_with_another_number_of_rows_than_its_entry_fails_the_load(wareho
         warehouse.load(*files.manifest((dataclasses.replace(entry, rows=6), path)), 1)
 
 
-def test_rows_outside_the_hour_fail_the_load(warehouse: Warehouse, files: Files) -> None:
-    with pytest.raises(LoadError, match="4 of 4 rows lie outside the hour by 'ts'"):
-        warehouse.load(*files.manifest(files.file(0, 4, rows_of(0, 4, hour=H + HOUR))), 1)
+@pytest.mark.parametrize("statistics", [True, False])
+def test_rows_outside_the_hour_fail_the_load_naming_the_file(warehouse: Warehouse, files: Files, statistics: bool) -> None:
+    """Whether the file's footer says what times it has, or they have to be read."""
+    sink = io.BytesIO()
+    pq.write_table(rows_of(0, 4, hour=H + HOUR), sink, write_statistics=statistics)
+    with pytest.raises(LoadError, match="strayed.parquet has rows from 2015-05-17T11:00:00Z to .*, which lie outside the hour by 'ts'"):
+        warehouse.load(*files.manifest(files.file(4, 6), files.store("strayed", sink.getvalue(), "g-ads-i-0", 0, 4, 4)), 1)
     assert offsets(warehouse) == []
+
+
+def test_a_file_whose_footer_says_nothing_of_its_values_is_loaded(warehouse: Warehouse, files: Files) -> None:
+    sink = io.BytesIO()
+    pq.write_table(rows_of(0, 9), sink, write_statistics=False, row_group_size=4)
+    assert warehouse.load(*files.manifest(files.store("plain", sink.getvalue(), "g-ads-i-0", 0, 9, 9)), 1) == "loaded"
+    assert offsets(warehouse) == list(range(9))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ad_oracle import FIELDS, FITS
@@ -21,6 +21,9 @@ from penstock.demo.reconcile import judged, raw_records
 from penstock.model.units import DAY, instant
 from penstock.rollup.registry import Registry
 from penstock.warehouse.duckdb import STEPS as DUCKDB_STEPS
+
+if TYPE_CHECKING:
+    from penstock.stack.redshift.faults import Control
 
 EVENTS = 5000
 embedded = pytest.mark.parametrize("world", ["embedded"], indirect=True)  # what differs by nothing but the time it takes
@@ -168,6 +171,31 @@ def test_killed_at_random_moments_every_event_is_loaded_once(filled: World) -> N
     filled.check()
     filled.check_nothing_left()
     assert filled.json("--due", *WHEN) == []
+
+
+@pytest.mark.parametrize("world", ["s3-redshift"], indirect=True)
+def test_through_conflicts_and_lost_connections_at_random_every_event_is_loaded_once(world: World, redshift_faults: Control) -> None:
+    """One statement in 30 fails, or loses its connection before it took effect or after; each load is tried twice, and the export run until all is loaded."""
+    seed = 8
+    print(f"seed {seed}")
+    settings = world.folder / "penstock.toml"
+    settings.write_text(settings.read_text() + "attempts = 2\n")  # the last table is Redshift's
+    for events in (EVENTS, EVENTS // 2):  # of the second ones, many come late for hours that are loaded by then
+        world.fill(events, seed + events)
+        faults = [
+            redshift_faults.add(".", action, times=None, probability=1 / 90, seed=10 * seed + number)
+            for number, action in enumerate(("1023", "drop-before", "drop-after"))
+        ]
+        failed = 0
+        while (export := world.start("export", TOPOLOGY, "--due", *WHEN)).wait(240) != 0:
+            failed += 1
+            assert export.returncode == 1 and "Traceback" not in said(export, 1), said(export, 1)
+            assert failed < 60, said(export, 1)
+        assert all(redshift_faults.hits(fault) for fault in faults)
+        redshift_faults.clear()
+        world.check()
+        world.check_nothing_left()
+        assert world.json("--due", *WHEN) == []
 
 
 @embedded

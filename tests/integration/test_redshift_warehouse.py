@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import decimal
+import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -48,32 +50,41 @@ def of_load(control: Control) -> list[str]:
     return found[len(found) - 1 - found[::-1].index("LOCK TABLE") - 1 :]
 
 
+def grow(store: RedshiftWarehouse) -> None:
+    """Add a column to the table, so that files without it are loaded by way of a temporary table."""
+    store.prepare(dataclasses.replace(ADS, columns=(*ADS.columns[:1], Column("campaign", "int", False), *ADS.columns[1:])))
+
+
+BEFORE = "BEGIN LOCK SELECT SELECT"  # the ledger, the dataset
+AFTER = "SELECT DELETE INSERT COMMIT"  # what came, the ledger
+
+
 def test_a_load_locks_before_it_reads_and_is_one_transaction(store: RedshiftWarehouse, files: Files, redshift_faults: Control) -> None:
-    store.load(*files.manifest(files.file(0, 6), files.file(6, 9)), 1)
-    statements = of_load(redshift_faults)
-    assert statements[:2] == ["BEGIN TRANSACTION", "LOCK TABLE"]
-    assert [one.split()[0] for one in statements] == [
-        "BEGIN",
-        "LOCK",
-        "SELECT",  # the ledger
-        "SELECT",  # the dataset
-        "CREATE",
-        "COPY",
-        "SELECT",
-        "DELETE",
-        "INSERT",
-        "DROP",
-        "DELETE",
-        "INSERT",
-        "COMMIT",
-    ]
+    def load(*these: Any) -> str:
+        assert store.load(*files.manifest(*these), 1) == "loaded"
+        statements = of_load(redshift_faults)
+        assert statements[:2] == ["BEGIN TRANSACTION", "LOCK TABLE"]
+        return " ".join(one.split()[0] for one in statements)
+
+    first, late, later = files.file(0, 6), files.file(6, 9), files.file(9, 12)
+    columns, copied = "SELECT", "COPY SELECT"  # the table's, and how many rows it took
+    assert load(first) == f"{BEFORE} {columns} {copied} {AFTER}"
+    assert load(first, late) == f"{BEFORE} DELETE {columns} {copied} {AFTER}"
+    grow(store)
+    assert load(first, late, later) == f"{BEFORE} DELETE {columns} CREATE {copied} INSERT DROP {AFTER}"
 
 
-@pytest.mark.parametrize("match", ["lock table", "copy", "delete from .*ads", "insert into .*ads", "insert into .*ledger", "^commit"])
+STRAIGHT = ["lock table", "select \\* from", "copy", r"pg_last_copy_count", r"count\(\*\)", "insert into .*ledger", "^commit"]
+REPLACED = ['delete from .*"ads"', *STRAIGHT]
+STAGED = ["create temp", 'insert into .*"ads"', "drop table"]
+WAYS = [(way, match) for way, all_ in (("new", STRAIGHT), ("again", REPLACED), ("grown", STAGED)) for match in all_]
+
+
+@pytest.mark.parametrize(("way", "match"), WAYS)
 def test_error_1023_at_any_statement_is_tried_again(
-    store: RedshiftWarehouse, files: Files, world: World, redshift_faults: Control, match: str
+    store: RedshiftWarehouse, files: Files, world: World, redshift_faults: Control, way: str, match: str
 ) -> None:
-    store.load(*files.manifest(files.file(0, 5)), 1)
+    begin(store, files, way)
     with redshift_faults.armed(match, "1023", times=2) as fault:
         assert store.load(*files.manifest(files.file(0, 5), files.file(5, 9)), 2) == "loaded"
         assert redshift_faults.hits(fault) == 2
@@ -81,16 +92,87 @@ def test_error_1023_at_any_statement_is_tried_again(
 
 
 @pytest.mark.parametrize("action", ["drop-before", "drop-after"])
-@pytest.mark.parametrize("match", ["CONNECT", "lock table", "create temp", "copy", "delete from .*ads", "insert into .*ads", "^commit"])
+@pytest.mark.parametrize(("way", "match"), [*WAYS, ("again", "CONNECT")])
 def test_a_connection_cut_at_any_statement_loads_the_hour_once(
-    store: RedshiftWarehouse, files: Files, world: World, redshift_faults: Control, match: str, action: str
+    store: RedshiftWarehouse, files: Files, world: World, redshift_faults: Control, way: str, match: str, action: str
 ) -> None:
-    store.load(*files.manifest(files.file(0, 5)), 1)
+    begin(store, files, way)
     with redshift_faults.armed(match, action) as fault:
         assert store.load(*files.manifest(files.file(0, 5), files.file(5, 9)), 2) == "loaded"
         assert redshift_faults.hits(fault) == 1
     assert offsets(store) == list(range(9)) and world.left_over() == []
     assert [(row.rows, row.loaded_at) for row in store.ledger("ads")] == [(9, 2)]
+
+
+def begin(store: RedshiftWarehouse, files: Files, way: str) -> None:
+    """What is there before the load that a test is about."""
+    if way != "new":
+        store.load(*files.manifest(files.file(0, 5)), 1)
+    if way == "grown":
+        grow(store)
+
+
+@pytest.mark.parametrize("step", ["stage", "insert"])
+def test_a_loader_killed_at_a_step_of_a_table_that_has_grown_leaves_the_hour_as_it_was(
+    store: RedshiftWarehouse, files: Files, world: World, step: str
+) -> None:
+    """The other steps are those of every load: see the contract."""
+    begin(store, files, "grown")
+    loads = files.manifest(files.file(0, 5), files.file(5, 9))
+    loader = multiprocessing.get_context("spawn").Process(target=load_and_die, args=(world, step, *loads))
+    loader.start()
+    loader.join(60)
+    assert loader.exitcode == -signal.SIGKILL
+    assert offsets(store) == list(range(5)) and [row.rows for row in store.ledger("ads")] == [5]
+    assert store.load(*loads, 3) == "loaded"
+    assert offsets(store) == list(range(9)) and world.left_over() == []
+
+
+def load_and_die(world: World, step: str, *loads: Any) -> None:
+    """Load in a process that is killed at a step of the load."""
+    store = world.open()
+    store.step = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == step else None
+    store.load(*loads, 2)
+
+
+@pytest.mark.parametrize(("left", "first", "end"), [(9, 0, 9), (9, 4, 9), (3, 4, 9), (5, 4, 9)])
+def test_rows_that_the_ledger_does_not_know_of_are_replaced(
+    store: RedshiftWarehouse, files: Files, redshift_server: Any, redshift: dict[str, Any], left: int, first: int, end: int
+) -> None:
+    """The hour's row in the ledger was removed by hand, to load what is left of its files; as many rows as are new, or more, or fewer."""
+    other = files.file(0, 4, hour=H + HOUR)
+    store.load(*files.manifest(files.file(0, left)), 1)
+    store.load(*files.manifest(other), 1)
+    redshift_server.administer("DELETE FROM penstock_ledger WHERE hour = '2015-05-17 10:00:00'", redshift["database"])
+    assert store.load(*files.manifest(files.file(first, end)), 2) == "loaded"
+    assert offsets(store) == sorted([*range(first, end), *range(4)])
+    assert [row.rows for row in store.ledger("ads")] == [end - first, 4]
+
+
+def test_rows_loaded_by_hand_are_replaced_by_files_without_any(
+    store: RedshiftWarehouse, files: Files, redshift_server: Any, redshift: dict[str, Any]
+) -> None:
+    redshift_server.administer("INSERT INTO ads (ts, log_offset) VALUES ('2015-05-17 10:59:59', 1)", redshift["database"])
+    assert store.load(*files.manifest(files.file(0, 0)), 2) == "loaded"
+    assert offsets(store) == [] and [row.rows for row in store.ledger("ads")] == [0]
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_table_that_holds_other_rows_than_its_files_gave_fails_the_load(
+    store: RedshiftWarehouse, files: Files, world: World, redshift_server: Any, redshift: dict[str, Any], rows: int
+) -> None:
+    """As if COPY took times for other ones."""
+    if rows:
+        store.load(*files.manifest(files.file(0, rows)), 1)
+    for statement in (
+        "CREATE FUNCTION moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.log_offset = 7 THEN NEW.ts = '2015-05-17 11:00:00'; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER moves BEFORE INSERT ON ads FOR EACH ROW EXECUTE FUNCTION moved()",
+    ):
+        redshift_server.administer(statement, redshift["database"])
+    with pytest.raises(LoadError, match="the manifest has 9 rows, COPY took 9, and 8 came to lie within the hour by 'ts'"):
+        store.load(*files.manifest(files.file(0, 9)), 2)
+    assert offsets(store) == list(range(rows)) and world.left_over() == []
+    assert [row.rows for row in store.ledger("ads")] == ([rows] if rows else [])
 
 
 def test_a_commit_whose_answer_never_comes_is_resolved_from_the_ledger_and_else_said_to_be_in_doubt(
@@ -114,7 +196,7 @@ def test_tries_come_to_an_end_and_the_error_says_how_many_there_were(
     redshift: dict[str, Any], store: RedshiftWarehouse, files: Files, redshift_faults: Control
 ) -> None:
     twice = RedshiftWarehouse({**redshift, "attempts": 2}, store.archive, pause=0.001)
-    with redshift_faults.armed("insert into .*ads", "1023", times=None):
+    with redshift_faults.armed("copy", "1023", times=None):
         with pytest.raises(UnavailableError, match="ads 2015-05-17T10: tried 2 times: .*[Ss]erializable isolation violation"):
             twice.load(*files.manifest(files.file(0, 5)), 1)
     assert offsets(store) == []

@@ -192,7 +192,7 @@ class DuckDbWarehouse:
         self.step("stage")
         by_columns: dict[tuple[str, ...], list[str]] = {}
         for entry, path in zip(manifest.entries, paths):
-            by_columns.setdefault(_checked(dataset, entry, path, what), []).append(path)
+            by_columns.setdefault(_checked(dataset, entry, manifest.span, path, what), []).append(path)
         for columns, files in by_columns.items():
             names = ", ".join(map(_quoted, columns))
             connection.execute(f"INSERT INTO penstock_stage ({names}) SELECT {names} FROM {_parquet(files)}")
@@ -354,12 +354,12 @@ def _ledger(connection: Any, dataset: str, hour: int | None = None) -> list[Ledg
     ]
 
 
-def _checked(dataset: Dataset, entry: Entry, path: str, what: str) -> tuple[str, ...]:
+def _checked(dataset: Dataset, entry: Entry, span: int, path: str, what: str) -> tuple[str, ...]:
     """The columns of a file that is whole, the one that was archived, and fits the table. Raises LoadError, naming the file, for any other."""
     try:
         with open(path, "rb") as file:
             check_digest(entry, file, path, what)
-            return check_footer(dataset, entry, file, path, what)
+            return check_footer(dataset, entry, span, file, path, what)
     except FileNotFoundError:
         raise LoadError(f"{what}: {path} is not there; nothing was loaded", hint=RESTORE) from None
     except OSError as unreadable:

@@ -6,10 +6,12 @@ import hashlib
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.archive import Entry
 from penstock.errors import LoadError
+from penstock.model.units import iso
 from penstock.warehouse import Dataset
 from penstock.warehouse.datasets import arrow_schema
 
@@ -25,10 +27,11 @@ def check_digest(entry: Entry, file: BinaryIO | Any, path: str, what: str) -> No
         raise LoadError(f"{what}: {path} is not the file that was archived: its SHA-256 differs; nothing was loaded", hint=RESTORE)
 
 
-def check_footer(dataset: Dataset, entry: Entry, file: BinaryIO | Any, path: str, what: str) -> tuple[str, ...]:
+def check_footer(dataset: Dataset, entry: Entry, span: int, file: BinaryIO | Any, path: str, what: str) -> tuple[str, ...]:
     """The columns of a Parquet file, which fit the dataset's table. Raises LoadError, naming the file, for any other.
 
-    They are a part of the dataset's columns, in its order and of its types: an older schema had fewer.
+    They are a part of the dataset's columns, in its order and of its types: an older schema had fewer. span: of event time from `entry.hour` on, in
+    which its rows must lie: a load that replaces the hour would leave others behind.
     """
     try:
         footer = pq.ParquetFile(file)
@@ -55,7 +58,26 @@ def check_footer(dataset: Dataset, entry: Entry, file: BinaryIO | Any, path: str
             f"{what}: {path} {problem}; nothing was loaded",
             hint="the dataset was archived with another schema: rebuild the hour, or give the schema another name",
         )
+    first, last = _times(footer, dataset.time)
+    if rows and not entry.hour <= first <= last < entry.hour + span:
+        raise LoadError(
+            f"{what}: {path} has rows from {iso(first)} to {iso(last)}, which lie outside the hour by {dataset.time!r}; nothing was loaded",
+            hint="they would not be replaced when the hour is loaded again; the archive's file is wrong",
+        )
     return tuple(schema.names)
+
+
+def _times(footer: pq.ParquetFile, time: str) -> tuple[int, int]:
+    """The first and the last event time, as the footer says them for each row group; else from the column itself. 0 of no rows."""
+    at, found = footer.schema_arrow.get_field_index(time), []
+    for group in range(footer.num_row_groups):
+        statistics = footer.metadata.row_group(group).column(at).statistics
+        if statistics is None or not statistics.has_min_max:
+            column = footer.read_row_group(group, [time])[time].cast(pa.int64())
+            found += [pc.min(column).as_py() or 0, pc.max(column).as_py() or 0]
+        else:
+            found += [statistics.min_raw, statistics.max_raw]
+    return min(found, default=0), max(found, default=0)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -59,13 +59,14 @@ def changes(known: Dataset, wanted: Dataset, schema: str) -> tuple[list[str], li
     return widen, [f"{alter} ADD COLUMN {quoted(column.name)} {column_type(column)}" for column in wanted.columns if column.name not in old]
 
 
-def copy(stage: str, manifest: str, iam_role: str) -> str:
-    """The COPY of a manifest's Parquet files into a temporary table.
+def copy(name: str, manifest: str, iam_role: str, *, schema: str | None = None) -> str:
+    """The COPY of a manifest's Parquet files into a table. schema: of a table that is not temporary.
 
     Of columnar files COPY takes neither MAXERROR (an error is always one too many) nor REGION nor a choice of columns.
     """
     role = "default" if iam_role == "default" else literal(iam_role)
-    return f"COPY {quoted(stage)} FROM {literal(manifest)} IAM_ROLE {role} FORMAT AS PARQUET MANIFEST"
+    into = quoted(name) if schema is None else table(schema, name)
+    return f"COPY {into} FROM {literal(manifest)} IAM_ROLE {role} FORMAT AS PARQUET MANIFEST"
 
 
 def column_type(column: Column) -> str:

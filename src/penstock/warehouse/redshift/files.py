@@ -54,7 +54,7 @@ def checked(archive: Archive, dataset: Dataset, manifest: Manifest, urls: Sequen
             )
 
     def columns_of(entry: Entry, url: str) -> tuple[str, ...]:
-        return _columns(archive, dataset, entry, url, verify, what)
+        return _columns(archive, dataset, entry, manifest.span, url, verify, what)
 
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="penstock-files") as pool:
         found = list(pool.map(columns_of, manifest.entries, urls))
@@ -65,23 +65,23 @@ def checked(archive: Archive, dataset: Dataset, manifest: Manifest, urls: Sequen
     return tuple(groups)
 
 
-def _columns(archive: Archive, dataset: Dataset, entry: Entry, url: str, verify: str, what: str) -> tuple[str, ...]:
+def _columns(archive: Archive, dataset: Dataset, entry: Entry, span: int, url: str, verify: str, what: str) -> tuple[str, ...]:
     try:
         if verify == "footer":
             with archive.filesystem().open_input_file(entry.path) as file:
                 if file.size() != entry.bytes:
                     raise LoadError(f"{what}: {url} holds {file.size()} bytes, not the {entry.bytes} that were archived", hint=RESTORE)
-                return check_footer(dataset, entry, file, url, what)
+                return check_footer(dataset, entry, span, file, url, what)
         if entry.bytes <= _IN_MEMORY:
             memory = io.BytesIO(archive.read(entry.path))
             check_digest(entry, memory, url, what)
-            return check_footer(dataset, entry, memory, url, what)
+            return check_footer(dataset, entry, span, memory, url, what)
         with tempfile.TemporaryDirectory(prefix="penstock-check-") as folder:
             copy = os.path.join(folder, "file.parquet")
             archive.download(entry.path, copy)
             with open(copy, "rb") as disk:
                 check_digest(entry, disk, url, what)
-                return check_footer(dataset, entry, disk, url, what)
+                return check_footer(dataset, entry, span, disk, url, what)
     except (NotFoundError, FileNotFoundError):
         raise LoadError(f"{what}: {url} is not there; nothing was loaded", hint=RESTORE) from None
     except (OSError, pa.ArrowException) as problem:

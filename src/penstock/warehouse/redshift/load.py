@@ -17,14 +17,15 @@ from penstock.warehouse.redshift.files import Group, Manifests
 from penstock.warehouse.redshift.problems import LostError, ServerError
 from penstock.warehouse.redshift.settings import Settings
 
-STEPS = ("files", "lock", "manifest", "stage", "copy", "clean", "check", "delete", "insert", "ledger", "commit", "committed")  # in order
+# In order. Files that have other columns than the table take "stage" before "copy", and "insert" after it.
+STEPS = ("files", "lock", "delete", "manifest", "copy", "clean", "check", "ledger", "commit", "committed")
 
 
 @dataclasses.dataclass
 class Load:
     """One hour's load. `run` may be called again after a LostError, and after a ServerError that is a conflict or an outage.
 
-    doubtful: whether a commit was sent whose answer is not known.
+    doubtful: whether a commit was sent whose answer is not known. clear: whether the hour's rows are deleted though the ledger has none of it.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Load:
     what: str
     step: Callable[[str], None]
     doubtful: bool = False
+    clear: bool = False
 
     def run(self, connection: Connection) -> Literal["loaded", "unchanged"]:
         """Load the hour, unless the ledger says that it is. Raises LoadError; LostError and ServerError with nothing loaded, or `doubtful`."""
@@ -51,9 +53,10 @@ class Load:
         dataset = ledger.definition(connection, schema, self.manifest.dataset)
         if dataset is None:
             raise NotFoundError(f"there is no dataset {self.manifest.dataset!r} in {connection.place}", hint="prepare it first")
-        stages = self._stage(connection, dataset)
-        self._check(connection, dataset, stages)
-        self._replace(connection, dataset, stages)
+        if not self._replace(connection, dataset, clear=self.clear or bool(found)):
+            connection.rollback()
+            self.clear = True
+            return self.run(connection)
         self.step("ledger")
         ledger.enter(connection, schema, self.manifest, self.now)
         self.step("commit")
@@ -66,58 +69,60 @@ class Load:
         self.step("committed")
         return "loaded"
 
-    def _stage(self, connection: Connection, dataset: Dataset) -> list[str]:
-        """COPY each group into a temporary table of its own; their names."""
-        stages = [f"penstock_stage_{number}" for number in range(len(self.groups))]
+    def _replace(self, connection: Connection, dataset: Dataset, *, clear: bool) -> bool:
+        """Bring the files' rows into the table, in place of the hour's if `clear`.
+
+        False if it is not certain without `clear` that the hour has these rows and no others: some may be there that came past the ledger, or whose row
+        in it was removed by hand. Raises LoadError.
+        """
+        target, within = table(self.settings.schema, dataset.name), f"{quoted(dataset.time)} >= %s AND {quoted(dataset.time)} < %s"
+        span = [ledger.timestamp(self.manifest.hour), ledger.timestamp(self.manifest.hour + self.manifest.span)]
+        self.step("delete")
+        if clear:
+            connection.execute(f"DELETE FROM {target} WHERE {within}", span)
+        copied = self._copy(connection, dataset)
+        self.step("check")
+        inside = int(connection.rows(f"SELECT count(*) FROM {target} WHERE {within}", span)[0][0])
+        certain = copied == inside == self.manifest.rows
+        if clear and not certain:
+            raise LoadError(
+                f"{self.what}: the manifest has {self.manifest.rows} rows, COPY took {copied}, and {inside} came to lie within the hour by "
+                f"{dataset.time!r}; nothing was loaded"
+            )
+        return certain
+
+    def _copy(self, connection: Connection, dataset: Dataset) -> int:
+        """COPY each group into the table, by way of a temporary one if its files have not the table's columns in the table's order. How many rows it counted."""
+        schema, rows = self.settings.schema, 0
+        target = table(schema, dataset.name)
+        columns = tuple(column["label"].decode() for column in connection.described(f"SELECT * FROM {target} LIMIT 0")[0])
         self.step("manifest")
         self.manifests.sweep()
         written: list[str] = []
         try:
-            for stage, group in zip(stages, self.groups):
+            for number, group in enumerate(self.groups):
                 written.append(self.manifests.write(self.manifest, group))
-                self.step("stage")
-                connection.execute(create_stage(stage, dataset, group.columns))
+                stage = f"penstock_stage_{number}" if group.columns != columns else None
+                into, place = (stage, None) if stage else (dataset.name, schema)
+                if stage:
+                    self.step("stage")
+                    connection.execute(create_stage(stage, dataset, group.columns))
                 self.step("copy")
                 try:
-                    connection.execute(copy(stage, self.manifests.url(written[-1]), self.settings.iam_role))
+                    connection.execute(copy(into, self.manifests.url(written[-1]), self.settings.iam_role, schema=place))
                 except ServerError as problem:
                     raise self._refused(connection, problem) from problem
+                rows += int(connection.rows("SELECT pg_last_copy_count()")[0][0])
+                if stage:
+                    self.step("insert")
+                    names = ", ".join(map(quoted, group.columns))
+                    connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {quoted(stage)}")
+                    connection.execute(f"DROP TABLE {quoted(stage)}")
             self.step("clean")
         finally:
             with contextlib.suppress(PenstockError):  # if the archive does not answer, the next load sweeps
                 self.manifests.remove(written)
-        return stages
-
-    def _check(self, connection: Connection, dataset: Dataset, stages: list[str]) -> None:
-        """See that what came is what the files hold, and belongs to the hour."""
-        self.step("check")
-        for stage, group in zip(stages, self.groups):
-            counts = f"SELECT count(*), sum(CASE WHEN {_within(dataset)} THEN 1 ELSE 0 END) FROM {quoted(stage)}"
-            (row,) = connection.rows(counts, self._span())
-            rows, inside = int(row[0]), int(row[1] or 0)
-            if rows != group.rows:
-                raise LoadError(f"{self.what}: the files gave {rows} rows and the manifest has {group.rows}; nothing was loaded")
-            if inside != rows:
-                raise LoadError(
-                    f"{self.what}: {rows - inside} of {rows} rows lie outside the hour by {dataset.time!r}; nothing was loaded",
-                    hint="they would not be replaced when the hour is loaded again; the archive's files are wrong",
-                )
-
-    def _replace(self, connection: Connection, dataset: Dataset, stages: list[str]) -> None:
-        """Put the staged rows in the place of the hour's."""
-        target = table(self.settings.schema, dataset.name)
-        self.step("delete")
-        connection.execute(f"DELETE FROM {target} WHERE {_within(dataset)}", self._span())
-        self.step("insert")
-        for stage, group in zip(stages, self.groups):
-            names = ", ".join(map(quoted, group.columns))
-            inserted = connection.execute(f"INSERT INTO {target} ({names}) SELECT {names} FROM {quoted(stage)}")
-            if inserted not in (group.rows, -1):
-                raise LoadError(f"{self.what}: {inserted} rows were inserted of the {group.rows} that were staged; nothing was loaded")
-            connection.execute(f"DROP TABLE {quoted(stage)}")
-
-    def _span(self) -> list[object]:
-        return [ledger.timestamp(self.manifest.hour), ledger.timestamp(self.manifest.hour + self.manifest.span)]
+        return rows
 
     def _refused(self, connection: Connection, problem: ServerError) -> Exception:
         """What to tell of a COPY that failed."""
@@ -169,8 +174,3 @@ def load_errors(connection: Connection, files: list[str], most: int = 3) -> list
         if found:
             return found[:most]
     return found
-
-
-def _within(dataset: Dataset) -> str:
-    """Whether a row lies in an hour: a condition with two parameters."""
-    return f"{quoted(dataset.time)} >= %s AND {quoted(dataset.time)} < %s"
