@@ -340,3 +340,50 @@ def test_columns_and_limits(kernels: Any) -> None:
             kernels.row_key(b"x", breakdown, bucket, [])
     with pytest.raises(InternalError, match="64 bits"):
         kernels.entity_prefix(Int(), 2**63)
+
+
+@BOTH
+def test_many_cells_decode_as_each_does(kernels: Any) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.tuples(STAMPS, VALUES), max_size=5))
+    def check(several: list[Any]) -> None:
+        columns = kernels.decode_cells(PLAN, [cell_bytes(stamp, values) for stamp, values in several])
+        assert [plain(list(values)) for values in zip(*columns)] == [values for _, values in several]
+
+    check()
+    assert kernels.decode_cells(PLAN, []) == [[]] * 5
+    with pytest.raises(CorruptionError):
+        kernels.decode_cells(PLAN, [cell_bytes(1, (1, 1, None, None, [0] * 64)), b"\1"])
+
+
+@BOTH
+def test_the_cells_that_a_query_reads_go_to_their_windows(kernels: Any) -> None:
+    shards, generations = [bytes([number] * 12) for number in range(3)], [b"generatn", b"anotherg"]
+    places = st.tuples(st.sampled_from(generations), st.integers(0, 40), st.sampled_from(shards))
+    spans = st.lists(st.tuples(st.integers(90, 145), st.integers(90, 145)), max_size=2)
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(st.lists(places, max_size=30, unique=True), max_size=3),
+        st.dictionaries(st.sampled_from(shards[:2]), spans),
+        st.sampled_from([([90], 60), (range(88, 150, 4), 4), ([90, 97, 131], 0)]),
+    )
+    def check(rows: list[Any], ranges: dict[bytes, Any], windows: tuple[Any, int]) -> None:
+        starts, step = windows
+        groups: dict[Any, list[bytes]] = {}
+        expected: dict[Any, list[bytes]] = {}
+        for number, columns in enumerate(rows):
+            cells = {generation + offset.to_bytes(2, "big") + shard: bytes([number, offset]) for generation, offset, shard in columns}
+            kernels.select_cells(groups, ("a", number), cells, 100, 1, generations[0], ranges, starts, step)
+            for generation, offset, shard in columns:
+                for start, stop in ranges.get(shard, ()):
+                    if generation == generations[0] and start <= 100 + offset < stop:
+                        window = max(one for one in (starts if not step else range(starts[0], 200, step)) if one <= 100 + offset)
+                        expected.setdefault((window, ("a", number)), []).append(bytes([number, offset]))
+        assert groups == expected
+
+    check()
+    with pytest.raises(CorruptionError):
+        kernels.select_cells({}, (), {b"short": b""}, 0, 1, generations[0], {}, [0], 1)
+    with pytest.raises(InternalError):
+        kernels.select_cells({}, (), {}, 0, 1, b"short", {}, [0], 1)

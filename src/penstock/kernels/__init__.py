@@ -41,6 +41,7 @@ if os.environ.get("PENSTOCK_KERNELS") != "reference":
         from penstock.kernels._judge import judge
         from penstock.kernels._msgpack import MsgpackDecoder
         from penstock.kernels._records import batch_spans, headers_value, read_batches
+        from penstock.kernels._thrift import RowsReply
 
         backend = "compiled"
     except ImportError as problem:
@@ -71,6 +72,7 @@ if backend == "reference" and not TYPE_CHECKING:
         split_row,
         strip_stamp,
     )
+    from penstock.kernels.reference_thrift import RowsReply
 
 DECODERS: dict[str, Any] = {"json": JsonDecoder, "msgpack": MsgpackDecoder}
 
@@ -86,6 +88,7 @@ __all__ = [
     "MsgpackDecoder",
     "Records",
     "RollupPlan",
+    "RowsReply",
     "backend",
     "batch_spans",
     "cell_stamp",

@@ -62,7 +62,7 @@ class CellReader:
             found = self.table.rows_of([(self._table(level), keys) for (level, _, _), keys in keyed.items()])
             for ((level, _, _), keys), cells in zip(keyed.items(), found):
                 self._take(level, zip(keys, cells))
-        return {group: merged(self.plan, cells) for group, cells in self.groups.items()}
+        return {group: cells[0] if len(cells) == 1 else merged(self.plan, cells) for group, cells in self.groups.items()}
 
     def _buckets(self, level: int) -> list[tuple[int, int]]:
         """The buckets of windows that are read of a level, first and last of those that lie side by side."""

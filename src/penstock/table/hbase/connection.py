@@ -15,6 +15,9 @@ from thriftpy2.protocol.exc import TProtocolException
 from thriftpy2.thrift import TApplicationException, TClient, TException, TMessageType
 from thriftpy2.transport import TBufferedTransport, TTransportException
 
+from penstock.kernels import RowsReply
+from penstock.table.hbase.faults import FAMILY
+
 try:
     from thriftpy2.protocol.cybin import ProtocolError  # type: ignore[attr-defined]
 except ImportError:  # where thriftpy2 was built without Cython
@@ -41,6 +44,7 @@ class Connection:
         self._protocol = _protocol(_transport(self, _BUFFER), decode_response=False)
         self._service = service
         self.client: Any = TClient(service, self._protocol)
+        self._unread = b""  # of the stream, and not yet taken
         self.idle_since = time.monotonic()
 
     def begin(self, deadline: float) -> None:
@@ -75,22 +79,44 @@ class Connection:
             if problem is not None:
                 raise problem
 
-    def exchange(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[Any] | None:
-        """Send several calls, by name and named arguments, and then take their answers; None where the server refuses any of them.
+    def rows(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[RowsReply] | None:
+        """Send calls that give rows, by name and named arguments, and then take their answers.
 
-        The requests have to be small: the server may write the first answer before it reads the last request.
+        One that the server refuses is raised as what the call declares; of several, None: none of them tells whose it is. The requests have to be small: the
+        server may write the first answer before it reads the last request.
         """
         for name, arguments in calls:
             self.client._send(name, **arguments)
-        answers, refused = [], False
+        replies: list[RowsReply] = []
+        rest = b""
+        for name, _ in calls:
+            reply = RowsReply(name.encode(), len(FAMILY) + 1)
+            try:
+                whole = reply.feed(rest)
+                while not whole:
+                    whole = reply.feed(self.read(_BUFFER))
+            except ValueError as problem:
+                if reply.begun:
+                    raise ConnectionError(f"the answer to {name} breaks off: {problem}") from None
+                self._unread = reply.rest
+                self._refused(calls[len(replies) :], len(calls) > 1)
+                return None
+            replies.append(reply)
+            rest = reply.rest
+        if rest:
+            raise ConnectionError("more was answered than was asked")
+        return replies
+
+    def _refused(self, calls: Sequence[tuple[str, dict[str, Any]]], several: bool) -> None:
+        """Take the answers that are left, of which the first is an exception; raise it, unless there are `several`."""
         for name, _ in calls:
             try:
-                answers.append(self.client._recv(name))
+                self.client._recv(name)
             except TException as problem:
-                if isinstance(problem, (TTransportException, TApplicationException)):
+                if not several or isinstance(problem, (TTransportException, TApplicationException)):
                     raise
-                refused = True
-        return None if refused else answers
+        if not several:
+            raise ConnectionError(f"the answer to {calls[0][0]} is neither rows nor an error")
 
     def close(self) -> None:
         """Hang up."""
@@ -98,6 +124,9 @@ class Connection:
 
     def read(self, size: int) -> bytes:
         """Some bytes, for thriftpy2's transport. Raises OSError at the end of the stream."""
+        if self._unread:
+            data, self._unread = self._unread[:size], self._unread[size:]
+            return data
         self._socket.settimeout(self._left())
         data = self._socket.recv(size)
         if not data:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from penstock.errors import ConfigurationError
+from penstock.kernels import RowsReply
 from penstock.table import Cell, Key
 from penstock.table.hbase.appetite import Appetite
 from penstock.table.hbase.connection import Connection
@@ -111,9 +112,10 @@ class HBaseTable:
         while at < len(possible):
             some = possible[at : at + appetite.next]
             at += len(some)
-            answer = self._pool.call(lambda connection: connection.client.getRows(name, some, {}), table=table)  # noqa: B023
-            appetite.took(len(some), sum(map(_size, answer)))
-            found.update((result.row, _values(result.columns)) for result in answer)
+            replies = self._pool.call(lambda connection: connection.rows([_get_rows(name, some)]), table=table)  # noqa: B023
+            assert replies is not None  # of one call, what it declares is raised
+            appetite.took(len(some), replies[0].size)
+            found.update(replies[0].rows)
         return [dict(found.get(row, ())) for row in rows]
 
     def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
@@ -121,17 +123,13 @@ class HBaseTable:
         keys = [sorted({row for row in rows if 0 < len(row) <= MAX_KEY}) for _, rows in asked]
         appetites = [self._appetite("rows", table) for table, _ in asked]
         if len(asked) > 1 and all(0 < len(some) <= appetite.next for some, appetite in zip(keys, appetites)):
-            calls = [
-                ("getRows", {"tableName": self._existing(table), "rows": some, "attributes": {}}) for (table, _), some in zip(asked, keys)
-            ]
-            answers = self._pool.call(lambda connection: connection.exchange(calls))
-            if answers is not None:
-                found = []
-                for (_, rows), some, appetite, answer in zip(asked, keys, appetites, answers):
-                    appetite.took(len(some), sum(map(_size, answer)))
-                    values = {result.row: _values(result.columns) for result in answer}
-                    found.append([dict(values.get(row, ())) for row in rows])
-                return found
+            calls = [_get_rows(self._existing(table), some) for (table, _), some in zip(asked, keys)]
+            replies = self._pool.call(lambda connection: connection.rows(calls))
+            if replies is not None:
+                for some, appetite, reply in zip(keys, appetites, replies):
+                    appetite.took(len(some), reply.size)
+                found = map(dict, (reply.rows for reply in replies))
+                return [[dict(values.get(row, ())) for row in rows] for (_, rows), values in zip(asked, found)]
         return [self.rows(table, rows) for table, rows in asked]
 
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[Row]:
@@ -202,28 +200,34 @@ class HBaseTable:
         """Some whole rows from `start` on, and where to go on; None at the end."""
         parts = appetite.next
 
-        def fetch(connection: Connection) -> tuple[list[Any], bool]:
+        def get(connection: Connection, scanner: int, count: int) -> RowsReply:
+            replies = connection.rows([("scannerGetList", {"id": scanner, "nbRows": count})])
+            assert replies is not None  # of one call, what it declares is raised
+            return replies[0]
+
+        def fetch(connection: Connection) -> tuple[list[Row], int, bool]:
             scan = thrift1.TScan(startRow=start, stopRow=stop, caching=parts, batchSize=_PART)
             scanner = connection.client.scannerOpenWithScan(name, scan, {})
             try:
-                fetched = connection.client.scannerGetList(scanner, parts)
+                reply = get(connection, scanner, parts)
+                fetched, size = reply.rows, reply.size
                 more = len(fetched) == parts
-                while more and len(fetched[-1].columns) == _PART:  # the last row may go on
-                    further = connection.client.scannerGetList(scanner, 1)
-                    fetched += further
-                    more = bool(further)
+                while more and len(fetched[-1][1]) == _PART:  # the last row may go on
+                    further = get(connection, scanner, 1)
+                    fetched, size = fetched + further.rows, size + further.size
+                    more = bool(further.rows)
             except (thrift1.IOError, thrift1.IllegalArgument):
                 connection.client.scannerClose(scanner)
                 raise
             connection.client.scannerClose(scanner)
-            return fetched, more
+            return fetched, size, more
 
-        fetched, more = self._pool.call(fetch, table=table)
-        appetite.took(max(parts, len(fetched)), sum(map(_size, fetched)))
+        fetched, size, more = self._pool.call(fetch, table=table)
+        appetite.took(max(parts, len(fetched)), size)
         rows: dict[bytes, dict[bytes, bytes]] = {}
-        for result in fetched:
-            rows.setdefault(result.row, {}).update(_values(result.columns))
-        return list(rows.items()), fetched[-1].row + b"\x00" if more else None
+        for row, cells in fetched:
+            rows.setdefault(row, {}).update(cells)
+        return list(rows.items()), fetched[-1][0] + b"\x00" if more else None
 
     def _pages(
         self, name: bytes, table: str, page: tuple[list[Row], bytes | None], stop: bytes | None, appetite: Appetite
@@ -235,19 +239,14 @@ class HBaseTable:
             yield from rows
 
 
+def _get_rows(name: bytes, rows: list[bytes]) -> tuple[str, dict[str, Any]]:
+    """The call for whole rows."""
+    return "getRows", {"tableName": name, "rows": rows, "attributes": {}}
+
+
 def _usable(name: bytes) -> str | None:
     """A table's name, unless it is none that `create` could have given."""
     try:
         return check_table_name(name.decode())
     except (ConfigurationError, UnicodeDecodeError):
         return None
-
-
-def _size(result: Any) -> int:
-    """About how many bytes a row has in an answer."""
-    return len(result.row) + sum(len(column) + len(cell.value) for column, cell in result.columns.items())
-
-
-def _values(columns: dict[bytes, Any]) -> dict[bytes, bytes]:
-    """A row's values, columns in the order of their bytes."""
-    return {column[_QUALIFIER:]: columns[column].value for column in sorted(columns)}
