@@ -74,7 +74,8 @@ def _in_units(field: Any, values: list[Any]) -> list[Any]:
     if field is None or field.kind != "decimal":
         return values
     places = -field.scale
-    return [None if one is None else decimal.Decimal(one).scaleb(places, _EXACT) for one in values]
+    zero = decimal.Decimal(0).scaleb(places, _EXACT)  # most windows of most answers
+    return [decimal.Decimal(one).scaleb(places, _EXACT) if one else None if one is None else zero for one in values]
 
 
 def units(field: Any, value: Any) -> Any:
