@@ -83,7 +83,7 @@ def test_the_model_imports_nothing_of_penstock_but_its_errors() -> None:
         ),
         ("kernels", ("rollup", "log", "table", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
         ("log", ("rollup", "table", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
-        ("table", ("rollup", "log", "kernels", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
+        ("table", ("rollup", "log", "archive", "warehouse", "query", "bolts", "spouts", "deployment", *HIGHER)),
         ("rollup", ("query", "warehouse", "bolts", "spouts", "deployment", *HIGHER)),
         ("bolts", ("query", *HIGHER)),
         ("spouts", ("query", "bolts", *HIGHER)),

@@ -301,9 +301,10 @@ def test_settings_of_every_kind_are_taken() -> None:
             {
                 field.name: 1
                 for field in dataclasses.fields(ServeSettings)
-                if field.type == "int" and field.name not in ("refresh", "lifetime", "session", "live")
+                if field.type == "int" and field.name not in ("refresh", "lifetime", "session", "live", "lag")
             }
         )
         is None
     )
+    assert mistake({"lag": "0s"}) is mistake({"lag": "200ms"}) is None and "lag" in (mistake({"lag": 1}) or "")
     assert mistake({"refresh": "5s", "origins": ["https://a.example"], "audit": "-", "signing_key": {"env": "X"}, "reception": {}}) is None

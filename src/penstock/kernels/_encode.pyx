@@ -3,7 +3,7 @@
 The plain-Python reference is reference_encode.py. Every slice is checked against its buffer: what callers hand in comes from files and sockets.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 import numpy as np
@@ -198,7 +198,7 @@ def walk_batches(const uint8_t[::1] data, int64_t position, int64_t limit):
         rows[n, 2] = big_endian(head, 8)
         rows[n, 3] = rows[n, 2] + <int32_t>big_endian(head + 23, 4) + 1
         rows[n, 4] = big_endian(head + 35, 8)
-        rows[n, 5] = big_endian(head + 21, 2)
+        rows[n, 5] = <int16_t>big_endian(head + 21, 2)
         n += 1
         position += size
     return found[:n], -1

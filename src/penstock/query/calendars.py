@@ -7,12 +7,12 @@ import datetime as dt
 import functools
 import re
 import zoneinfo
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
 from penstock.errors import QueryError, UsageError
-from penstock.model.units import DAY, HOUR, MINUTE, SECOND, from_datetime, instant, iso, to_datetime
+from penstock.model.units import DAY, HOUR, MINUTE, from_datetime, instant, iso, to_datetime
 
 LENGTHS = {"m": MINUTE, "h": HOUR}  # of units that the clock has; those of the calendar have no length of their own
 MONTHS = {"mo": 1, "y": 12}
@@ -75,25 +75,30 @@ class Calendar:
         if len(some) < 24:
             return [None if time is None else self.text(time) for time in times]
         ends = np.zeros_like(some) if self.utc else some // DAY
-        shown: dict[int, str] = {}
+        read: list[int] = []
+        texts: list[str] = []
         for day in np.unique(ends).tolist():
             here = some if self.utc else some[ends == day]
-            offset = self.offset(day * DAY)
-            if offset != self.offset((day + 1) * DAY) or offset % MINUTE:  # the clocks change that day
-                shown.update((time, self.text(time)) for time in here.tolist())
-                continue
-            ahead = "Z" if self.utc else f"{'-' if offset < 0 else '+'}{abs(offset) // HOUR:02}:{abs(offset) % HOUR // MINUTE:02}"
-            minutes, rest = np.divmod(here + offset, MINUTE)
-            if not rest.any():
-                dates = {one: np.datetime_as_string(np.datetime64(one, "D")) + "T" for one in np.unique(minutes // len(_CLOCK)).tolist()}
-                places = zip((minutes // len(_CLOCK)).tolist(), (minutes % len(_CLOCK)).tolist())
-                shown.update(zip(here.tolist(), [dates[date] + _CLOCK[minute] + ahead for date, minute in places]))
-                continue
-            whole = here % SECOND == 0
-            for those, unit in ((here[whole], "s"), (here[~whole], "us")):
-                texts = np.datetime_as_string((those + offset).view("datetime64[us]"), unit=unit).tolist()  # type: ignore[call-overload]
-                shown.update((time, text + ahead) for time, text in zip(those.tolist(), texts))
+            read += here.tolist()
+            texts += self._texts(here, day)
+        if read == times or read == list(times):
+            return texts  # type: ignore[return-value]
+        shown = dict(zip(read, texts))
         return [None if time is None else shown[time] for time in times]
+
+    def _texts(self, here: np.ndarray[Any, np.dtype[np.int64]], day: int) -> list[str]:
+        """`text` of event times, all of a day of UTC where this is not UTC's calendar."""
+        offset = self.offset(day * DAY)
+        if offset != self.offset((day + 1) * DAY) or offset % MINUTE:  # the clocks change that day
+            return list(map(self.text, here.tolist()))
+        ahead = "Z" if self.utc else f"{'-' if offset < 0 else '+'}{abs(offset) // HOUR:02}:{abs(offset) % HOUR // MINUTE:02}"
+        minutes, rest = np.divmod(here + offset, MINUTE)
+        if not rest.any():
+            dates, clock = np.divmod(minutes, len(_CLOCK))
+            names = {date: np.datetime_as_string(np.datetime64(date, "D")) + "T" for date in set(dates.tolist())}
+            return [names[date] + _CLOCK[minute] + ahead for date, minute in zip(dates.tolist(), clock.tolist())]
+        shown = np.datetime_as_string((here + offset).view("datetime64[us]"), unit="us").tolist()  # type: ignore[call-overload]
+        return [text.removesuffix(".000000") + ahead for text in shown]
 
     def parse(self, value: str | int | dt.datetime, what: str) -> int:
         """The event time of an ISO 8601 text or a datetime, in this zone unless it has one of its own; or of a number. Raises UsageError, naming `what`."""

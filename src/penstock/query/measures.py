@@ -73,16 +73,16 @@ def _in_units(field: Any, values: list[Any]) -> list[Any]:
     """Canonical values as a user reads them."""
     if field is None or field.kind != "decimal":
         return values
-    places = -field.scale
-    zero = decimal.Decimal(0).scaleb(places, _EXACT)  # most windows of most answers
-    return [decimal.Decimal(one).scaleb(places, _EXACT) if one else None if one is None else zero for one in values]
+    places, scaled = -field.scale, _EXACT.scaleb
+    zero = scaled(0, places)  # most windows of most answers
+    return [scaled(one, places) if one else None if one is None else zero for one in values]
 
 
 def units(field: Any, value: Any) -> Any:
     """A canonical value as a user reads it: a Decimal field's whole number of 10**-scale becomes a decimal.Decimal, exactly."""
     if field is None or field.kind != "decimal" or value is None:
         return value
-    return decimal.Decimal(value).scaleb(-field.scale, _EXACT)
+    return _EXACT.scaleb(value, -field.scale)
 
 
 def empty_state(plan: RollupPlan) -> list[Any]:

@@ -70,7 +70,8 @@ class Valuer:
         hidden_groups = {group: places for group, places in small.items() if group in kept}
         groups = self.table(kept, hidden_groups)
         if not question.by:
-            groups = {(window, ()): groups.get((window, ()), self.nothing) for window in starts}
+            if len(groups) < len(starts):
+                groups = {(window, ()): groups.get((window, ()), self.nothing) for window in starts}
         totals, hidden_totals = None, frozenset[int]()
         if question.totals:
             totals, hidden_totals = self._totals([*kept.values(), *rest.values()])

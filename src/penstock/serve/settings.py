@@ -84,8 +84,8 @@ def mistake(table: Any) -> str | None:
                 return 'signing_key is not {env = "NAME"} or {file = "PATH"}'
         elif name in _DURATIONS:
             try:
-                if not isinstance(value, str) or duration(value, name) < 1_000_000:
-                    return f'{name} = {value!r} is no length of time of a second or more, such as "5s"'
+                if not isinstance(value, str) or (duration(value, name) < 1_000_000 and name != "lag"):
+                    return f'{name} = {value!r} is no length of time{"" if name == "lag" else " of a second or more"}, such as "5s"'
             except UsageError:
                 return f'{name} = {value!r} is no length of time, such as "5s"'
         elif not isinstance(value, _TYPES[fields[name]]) or isinstance(value, bool):

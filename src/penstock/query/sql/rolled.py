@@ -109,7 +109,7 @@ class RollupTable:
         state = decode_cell(self.plan, cells[0] if len(cells) == 1 else merge_cells(self.plan, cells, 0))
         values = []
         for name, one in chosen:
-            (value,), saturated = one.column([state])
+            (value,), saturated = one.column([[value] for value in state])
             values.append(value)
             if saturated:
                 cut.add(name)
