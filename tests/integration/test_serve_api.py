@@ -109,7 +109,7 @@ def test_an_answer_says_how_far_it_can_be_trusted(ours: TestClient) -> None:
 
 
 def test_an_answer_that_the_client_has_is_not_sent_again_until_something_is_committed(tmp_path: Path) -> None:
-    served = Served(tmp_path, 400)
+    served = Served(tmp_path, 400, lag="0s")
     with served.client(served.key(OURS)) as client:
         asked = {**DAYS, "interval": "1d"}
         first = client.get(QUERY, params=asked)
