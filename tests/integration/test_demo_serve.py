@@ -32,8 +32,9 @@ LOADED = re.compile(r'(?:src|href)="([^"#:]+)"|\bfrom "(\./[^"]+)"')
 
 
 def _take_terminal() -> None:
-    """Make standard input the controlling terminal, so that Ctrl-C is a signal; and one that is not ignored, as whoever runs the tests may."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Make standard input the controlling terminal, so that Ctrl-C and a hang-up are signals; and none that is ignored, as whoever runs the tests may."""
+    for which in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(which, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
