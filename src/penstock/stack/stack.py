@@ -240,19 +240,30 @@ class Stack:
         try:
             for name in names:
                 process = self.state.processes.get(name)
-                started[name] = process is None or not process.alive
-                if process is None or not process.alive:
+                started[name] = process is None or not self._runs_on(programs[name], process, say)
+                if started[name]:
                     if not server.outlived:
                         self._end_strays(server, say)
                     process = self._launch(server, programs[name])
                     say(name, "starting")
-                self._await(programs[name], process, say)
+                    self._await(programs[name], process, say)
                 say(name, "ready" if started[name] else "runs already")
         except BaseException:
             for name in reversed([name for name, now in started.items() if now]):
                 self._end(programs[name], say)
             raise
         return started
+
+    def _runs_on(self, program: Program, process: Process, say: Progress) -> bool:
+        """Whether a process that is known runs and is ready. One that was just killed may seem to run: its end takes a moment."""
+        if not process.alive:
+            return False
+        try:
+            self._await(program, process, say)
+        except PenstockError:
+            if process.alive:
+                raise
+        return process.alive
 
     def _launch(self, server: Server, program: Program) -> Process:
         for port in program.ports:
