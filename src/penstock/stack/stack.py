@@ -32,6 +32,7 @@ PARTITIONS = 4  # of topics that the deployment `stack` creates
 Progress = Callable[[str, str], None]  # takes the name of a server or process, and what it is doing
 _TAIL = 20  # lines of a log that an error shows
 _LOOK = 0.1  # seconds between two probes
+_LETS_GO = 15.0  # seconds in which a process that was killed lets go of its ports: its threads may outlive what seems to be its end
 _STRAY_GRACE = 5.0  # seconds that a worker or component has to end
 
 
@@ -266,9 +267,13 @@ class Stack:
         return process.alive
 
     def _launch(self, server: Server, program: Program) -> Process:
+        patience = time.monotonic() + (_LETS_GO if program.name in self.state.processes else 0)
         for port in program.ports:
             number = server.site.ports[port]
-            if not is_free(number):
+            while not is_free(number):
+                if time.monotonic() < patience:
+                    time.sleep(_LOOK)
+                    continue
                 raise UsageError(
                     f"port {number} ({port}) is taken by a process that is not of this stack",
                     hint=f"end that process, or choose another one: penstock stack up {server.name} --port {port}=NUMBER",
