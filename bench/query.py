@@ -45,7 +45,7 @@ from bench.workload import START, Workload
 
 NAME = "query-30d"
 NAMES = (NAME,)
-ADVERTISERS, DAYS, EVENTS = 10_000, 30, 8_000_000
+ADVERTISERS, DAYS, EVENTS = 10_000, 30, 4_000_000
 FIRST = 1001  # the generator's first advertiser
 QUESTIONS = {"detail-indexed": 1000, "detail": 60, "duckdb": 60, "rollup": 2000, "penstock": 2000, "api-rollup": 2000, "api": 2000}
 SIDES = {
