@@ -63,10 +63,6 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def of(self, time: int) -> int:
-        """Where the window starts that an event time of the range lies in."""
-        return floor(time, self.width) if self.width else self.starts[bisect.bisect_right(self.starts, time) - 1]
-
     def whole(self, width: int) -> bool:
         """Whether no finer window of a granularity lies in two of these."""
         if self.width:

@@ -16,7 +16,7 @@ from thriftpy2.thrift import TApplicationException, TClient, TException, TMessag
 from thriftpy2.transport import TBufferedTransport, TTransportException
 
 from penstock.kernels import RowsReply
-from penstock.table.hbase.faults import FAMILY
+from penstock.table.hbase.faults import QUALIFIER
 
 try:
     from thriftpy2.protocol.cybin import ProtocolError  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ class Connection:
         replies: list[RowsReply] = []
         rest = b""
         for name, _ in calls:
-            reply = RowsReply(name.encode(), len(FAMILY) + 1)
+            reply = RowsReply(name.encode(), QUALIFIER)
             try:
                 whole = reply.feed(rest)
                 while not whole:

@@ -14,6 +14,7 @@ from penstock.errors import ConfigurationError, InternalError, PenstockError, Un
 from penstock.table.memory import no_such_table
 
 FAMILY = b"c"  # the one column family, short since it is stored with every cell
+QUALIFIER = len(FAMILY) + 1  # where a column's own name begins in HBase's "family:qualifier"
 
 
 def text_of(problem: Exception) -> str:

@@ -11,7 +11,7 @@ from penstock.table import Cell, Key
 from penstock.table.hbase.appetite import Appetite
 from penstock.table.hbase.connection import Connection
 from penstock.table.hbase.create import Creator
-from penstock.table.hbase.faults import FAMILY, text_of
+from penstock.table.hbase.faults import FAMILY, QUALIFIER, text_of
 from penstock.table.hbase.interfaces import thrift1
 from penstock.table.hbase.lookups import plan
 from penstock.table.hbase.pool import Pool
@@ -23,7 +23,6 @@ Row = tuple[bytes, dict[bytes, bytes]]  # its key, and its values by column
 
 _PUT = "mutateRowsTs"
 _PART = 256  # cells: a scan gets a row that has more in parts, so that their number does not depend on how wide rows are
-_QUALIFIER = len(FAMILY) + 1  # where a column's own name begins in HBase's "family:qualifier"
 
 
 class HBaseTable:
@@ -96,7 +95,7 @@ class HBaseTable:
                 size = 0
                 for result in answer:
                     for column, cell in result.columns.items():
-                        values[result.row, column[_QUALIFIER:]] = cell.value
+                        values[result.row, column[QUALIFIER:]] = cell.value
                         size += len(result.row) + len(column) + len(cell.value)
                 appetite.took(len(some) * len(columns), size)
         return [values.get(key) for key in keys]
@@ -112,10 +111,9 @@ class HBaseTable:
         while at < len(possible):
             some = possible[at : at + appetite.next]
             at += len(some)
-            replies = self._pool.call(lambda connection: connection.rows([_get_rows(name, some)]), table=table)  # noqa: B023
-            assert replies is not None  # of one call, what it declares is raised
-            appetite.took(len(some), replies[0].size)
-            found.update(replies[0].rows)
+            reply = self._pool.call(lambda connection: _reply(connection, _get_rows(name, some)), table=table)  # noqa: B023
+            appetite.took(len(some), reply.size)
+            found.update(reply.rows)
         return [dict(found.get(row, ())) for row in rows]
 
     def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
@@ -200,20 +198,15 @@ class HBaseTable:
         """Some whole rows from `start` on, and where to go on; None at the end."""
         parts = appetite.next
 
-        def get(connection: Connection, scanner: int, count: int) -> RowsReply:
-            replies = connection.rows([("scannerGetList", {"id": scanner, "nbRows": count})])
-            assert replies is not None  # of one call, what it declares is raised
-            return replies[0]
-
         def fetch(connection: Connection) -> tuple[list[Row], int, bool]:
             scan = thrift1.TScan(startRow=start, stopRow=stop, caching=parts, batchSize=_PART)
             scanner = connection.client.scannerOpenWithScan(name, scan, {})
             try:
-                reply = get(connection, scanner, parts)
+                reply = _reply(connection, _get_list(scanner, parts))
                 fetched, size = reply.rows, reply.size
                 more = len(fetched) == parts
                 while more and len(fetched[-1][1]) == _PART:  # the last row may go on
-                    further = get(connection, scanner, 1)
+                    further = _reply(connection, _get_list(scanner, 1))
                     fetched, size = fetched + further.rows, size + further.size
                     more = bool(further.rows)
             except (thrift1.IOError, thrift1.IllegalArgument):
@@ -242,6 +235,18 @@ class HBaseTable:
 def _get_rows(name: bytes, rows: list[bytes]) -> tuple[str, dict[str, Any]]:
     """The call for whole rows."""
     return "getRows", {"tableName": name, "rows": rows, "attributes": {}}
+
+
+def _get_list(scanner: int, count: int) -> tuple[str, dict[str, Any]]:
+    """The call for a scanner's next rows."""
+    return "scannerGetList", {"id": scanner, "nbRows": count}
+
+
+def _reply(connection: Connection, call: tuple[str, dict[str, Any]]) -> RowsReply:
+    """The answer to one call that gives rows. Raises what it declares."""
+    replies = connection.rows([call])
+    assert replies is not None  # None is of several
+    return replies[0]
 
 
 def _usable(name: bytes) -> str | None:
