@@ -86,10 +86,10 @@ def test_what_a_caller_does_to_an_answer_stays_with_it(world: World) -> None:
 
 
 def test_the_answers_used_longest_ago_go_first_and_bytes_are_bounded(world: World, table: Counting) -> None:
-    cached = CachedAnalytics(Analytics(world))
+    cached = CachedAnalytics(Analytics(world, kept=0))
     cached.query("by_site", **ASKED)
     size = cached.stats().bytes
-    cached = CachedAnalytics(Analytics(world), max_bytes=2 * size + size // 2)
+    cached = CachedAnalytics(Analytics(world, kept=0), max_bytes=2 * size + size // 2)
     for limit in (10, 11, 10, 12):  # the same five rows each
         cached.query("by_site", **ASKED, limit=limit)
         assert cached.stats().bytes <= 2 * size + size // 2
@@ -99,14 +99,14 @@ def test_the_answers_used_longest_ago_go_first_and_bytes_are_bounded(world: Worl
     assert table.cells == read  # 11 went
     cached.query("by_site", **ASKED, limit=11)
     assert table.cells > read
-    small = CachedAnalytics(Analytics(world), max_bytes=10)
+    small = CachedAnalytics(Analytics(world, kept=0), max_bytes=10)
     assert small.query("by_site", **ASKED).rows and small.stats().answers == 0
 
 
 def test_an_answer_that_is_too_old_is_read_anew(world: World, table: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 50.0
     monkeypatch.setattr("penstock.query.cached.time.monotonic", lambda: now)
-    cached = CachedAnalytics(Analytics(world), max_age=10)
+    cached = CachedAnalytics(Analytics(world, kept=0), max_age=10)
     cached.query("by_site", **ASKED)
     read = table.cells
     now += 9
@@ -121,7 +121,7 @@ def test_a_question_that_many_ask_at_once_is_read_once(world: World, table: Coun
     table.cells = 0
     Analytics(world).query("by_site", **ASKED)
     once, table.cells = table.cells, 0
-    cached, answers = CachedAnalytics(Analytics(world)), []
+    cached, answers = CachedAnalytics(Analytics(world, kept=0)), []
     table.gate.clear()
     threads = [threading.Thread(target=lambda: answers.append(cached.query("by_site", **ASKED))) for _ in range(8)]
     for thread in threads:

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ConfigurationError, CorruptionError, NotFoundError, UnavailableError
+from penstock.kernels import pack_cells, unpack_cells
 from penstock.table import Table, prefix_end
 from penstock.table.memory import MemoryTable
 from penstock.table.sqlite import SqliteTable
@@ -74,7 +75,7 @@ def of_my_own(settings: dict[str, Any]) -> Iterator[Any]:
         store.close()
 
 
-def test_rows_of_several_tables_are_those_of_each(table: Table) -> None:
+def test_packed_rows_of_several_tables_are_those_of_each(table: Table) -> None:
     table.create("u")
     table.put("t", [(b"a", b"x", b"1"), (b"b", b"x", b"2")], 1)
     table.put("u", [(b"a", b"x", b"3"), (b"a", b"y", b"4")], 1)
@@ -85,11 +86,12 @@ def test_rows_of_several_tables_are_those_of_each(table: Table) -> None:
         [("t", [b"%d" % number for number in range(500)] + [b"a"]), ("u", [b"a"])],
         [],
     ):
-        assert table.rows_of(asked) == [table.rows(name, rows) for name, rows in asked]
+        assert table.packed_rows(asked) == [list(map(pack_cells, table.rows(name, rows))) for name, rows in asked]
     for asked in ([("t", [b"a"]), ("gone", [b"a"])], [("gone", [b"a"]), ("t", [b"a"])]):
         with pytest.raises(NotFoundError, match="gone"):
-            table.rows_of(asked)
-    assert table.rows_of([("t", [b"a"]), ("u", [b"a"])]) == [[{b"x": b"1"}], [{b"x": b"3", b"y": b"4"}]]
+            table.packed_rows(asked)
+    both = table.packed_rows([("t", [b"a"]), ("u", [b"a"])])
+    assert [list(map(unpack_cells, rows)) for rows in both] == [[{b"x": b"1"}], [{b"x": b"3", b"y": b"4"}]]
 
 
 def test_a_put_is_hidden_by_a_newer_cell_and_overwrites_an_equally_old_one(table: Table) -> None:

@@ -12,34 +12,15 @@ import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import FASTEST, IMPLEMENTATIONS, INTS, REFERENCE, TEXTS, columns_of
+from kernel_cases import FASTEST, IMPLEMENTATIONS, REFERENCE, TEXTS, columns_of
+from kernel_cells import INT64, PLAN, REGISTERS, SCHEMA, STAMPS, VALUES, cell_bytes, plain, varint
 
 from penstock.errors import CorruptionError, InternalError
 from penstock.kernels.plan import RollupPlan
-from penstock.model import Bool, By, Count, Decimal, Enum, Field, Int, Max, Min, Rollup, Schema, String, Sum, Timestamp, Uniques
+from penstock.model import Bool, By, Count, Decimal, Enum, Field, Int, Rollup, Schema, String, Timestamp
 
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "cell-format.md"
 BOTH = pytest.mark.parametrize("kernels", IMPLEMENTATIONS, ids=lambda kernels: kernels.name)
-SCHEMA = Schema(
-    "ads",
-    time="ts",
-    fields={"ts": Timestamp("us"), "advertiser": Int(), "country": String(nullable=True), "cost": Decimal(2, nullable=True), "user": Int()},
-)
-PLAN = RollupPlan(
-    Rollup(
-        "spend",
-        of=SCHEMA,
-        entity="advertiser",
-        by=[By(keep={"1h": "90d"}), By("country", keep={"1m": "3d"})],
-        measures={
-            "events": Count(),
-            "cost": Sum("cost"),
-            "least": Min("cost"),
-            "dearest": Max("cost", where={"country": "FR"}),
-            "users": Uniques("user", precision=6),
-        },
-    )
-)
 
 
 def documented(name: str) -> bytes:
@@ -47,45 +28,6 @@ def documented(name: str) -> bytes:
     block = re.search(rf"```hex {name}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert block, name
     return bytes.fromhex("".join(re.split(r" {2,}", line)[0] for line in block[1].splitlines()))
-
-
-def varint(value: int) -> bytes:
-    groups = [value >> shift & 127 for shift in range(0, max(1, value.bit_length()), 7)]
-    return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
-
-
-def zigzag(value: int) -> int:
-    return value * 2 if value >= 0 else -value * 2 - 1
-
-
-def sketch_bytes(registers: list[int]) -> bytes:
-    """The document's section "A sketch", in binary digits."""
-    present = [(index, rank) for index, rank in enumerate(registers) if rank]
-    gaps = [index - before - 1 for (index, _), (before, _) in zip(present, [(-1, 0), *present])]
-    sparse = b"".join(varint(gap * 64 + rank) for gap, (_, rank) in zip(gaps, present))
-    if len(sparse) < len(registers) * 3 // 4:
-        return varint(len(present) + 1) + sparse
-    digits = "".join(f"{rank:06b}" for rank in reversed(registers))
-    return b"\0" + int(digits, 2).to_bytes(len(registers) * 3 // 4, "little")
-
-
-def cell_bytes(stamp: int, values: tuple[int, int, int | None, int | None, list[int]]) -> bytes:
-    events, cost, least, dearest, registers = values
-    extremes = b"".join(varint(0 if one is None else zigzag(one) + 1) for one in (least, dearest))
-    return b"\1" + varint(stamp) + varint(events) + varint(zigzag(cost)) + extremes + sketch_bytes(registers)
-
-
-INT64 = st.sampled_from(INTS) | st.integers(-(2**63), 2**63 - 1)
-REGISTERS = st.one_of(
-    st.lists(st.integers(0, 59), min_size=64, max_size=64),
-    st.dictionaries(st.integers(0, 63), st.integers(1, 59), max_size=34).map(lambda some: [some.get(index, 0) for index in range(64)]),
-)
-VALUES = st.tuples(st.integers(0, 2**63 - 1), st.integers(-(2**127), 2**127 - 1) | INT64, st.none() | INT64, st.none() | INT64, REGISTERS)
-STAMPS = st.integers(0, 2**63 - 1) | st.integers(0, 300)
-
-
-def plain(values: list[Any]) -> tuple[Any, ...]:
-    return (*values[:-1], list(values[-1].registers()))
 
 
 @BOTH
@@ -354,36 +296,3 @@ def test_many_cells_decode_as_each_does(kernels: Any) -> None:
     assert kernels.decode_cells(PLAN, []) == [[]] * 5
     with pytest.raises(CorruptionError):
         kernels.decode_cells(PLAN, [cell_bytes(1, (1, 1, None, None, [0] * 64)), b"\1"])
-
-
-@BOTH
-def test_the_cells_that_a_query_reads_go_to_their_windows(kernels: Any) -> None:
-    shards, generations = [bytes([number] * 12) for number in range(3)], [b"generatn", b"anotherg"]
-    places = st.tuples(st.sampled_from(generations), st.integers(0, 40), st.sampled_from(shards))
-    spans = st.lists(st.tuples(st.integers(90, 145), st.integers(90, 145)), max_size=2)
-
-    @settings(max_examples=150, deadline=None)
-    @given(
-        st.lists(st.lists(places, max_size=30, unique=True), max_size=3),
-        st.dictionaries(st.sampled_from(shards[:2]), spans),
-        st.sampled_from([([90], 60), (range(88, 150, 4), 4), ([90, 97, 131], 0)]),
-    )
-    def check(rows: list[Any], ranges: dict[bytes, Any], windows: tuple[Any, int]) -> None:
-        starts, step = windows
-        groups: dict[Any, list[bytes]] = {}
-        expected: dict[Any, list[bytes]] = {}
-        for number, columns in enumerate(rows):
-            cells = {generation + offset.to_bytes(2, "big") + shard: bytes([number, offset]) for generation, offset, shard in columns}
-            kernels.select_cells(groups, ("a", number), cells, 100, 1, generations[0], ranges, starts, step)
-            for generation, offset, shard in columns:
-                for start, stop in ranges.get(shard, ()):
-                    if generation == generations[0] and start <= 100 + offset < stop:
-                        window = max(one for one in (starts if not step else range(starts[0], 200, step)) if one <= 100 + offset)
-                        expected.setdefault((window, ("a", number)), []).append(bytes([number, offset]))
-        assert groups == expected
-
-    check()
-    with pytest.raises(CorruptionError):
-        kernels.select_cells({}, (), {b"short": b""}, 0, 1, generations[0], {}, [0], 1)
-    with pytest.raises(InternalError):
-        kernels.select_cells({}, (), {}, 0, 1, b"short", {}, [0], 1)

@@ -29,7 +29,6 @@ if os.environ.get("PENSTOCK_KERNELS") != "reference":
             row_key,
             row_parts,
             saturate,
-            select_cells,
             split_column,
             split_row,
             strip_stamp,
@@ -40,7 +39,9 @@ if os.environ.get("PENSTOCK_KERNELS") != "reference":
         from penstock.kernels._json import JsonDecoder
         from penstock.kernels._judge import judge
         from penstock.kernels._msgpack import MsgpackDecoder
+        from penstock.kernels._packed import pack_cells, unpack_cells
         from penstock.kernels._records import batch_spans, headers_value, read_batches
+        from penstock.kernels._select import Series, Starts, Wanted, select_cells
         from penstock.kernels._thrift import RowsReply
 
         backend = "compiled"
@@ -67,11 +68,12 @@ if backend == "reference" and not TYPE_CHECKING:
         row_key,
         row_parts,
         saturate,
-        select_cells,
         split_column,
         split_row,
         strip_stamp,
     )
+    from penstock.kernels.reference_packed import pack_cells, unpack_cells
+    from penstock.kernels.reference_select import Series, Starts, Wanted, select_cells
     from penstock.kernels.reference_thrift import RowsReply
 
 DECODERS: dict[str, Any] = {"json": JsonDecoder, "msgpack": MsgpackDecoder}
@@ -89,6 +91,9 @@ __all__ = [
     "Records",
     "RollupPlan",
     "RowsReply",
+    "Series",
+    "Starts",
+    "Wanted",
     "backend",
     "batch_spans",
     "cell_stamp",
@@ -103,6 +108,7 @@ __all__ = [
     "mask",
     "merge_cells",
     "murmur2",
+    "pack_cells",
     "read_batches",
     "row_key",
     "row_parts",
@@ -111,4 +117,5 @@ __all__ = [
     "split_column",
     "split_row",
     "strip_stamp",
+    "unpack_cells",
 ]

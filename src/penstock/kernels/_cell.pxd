@@ -41,8 +41,10 @@ cdef int state_merge(Layout layout, int64_t *into, int64_t *other, const char **
 cdef size_t state_write(Layout layout, int64_t *state, uint64_t stamp, uint8_t *out) noexcept nogil
 cdef void state_clear(Layout layout, int64_t *state) noexcept nogil
 cdef void state_free(Layout layout, int64_t *state) noexcept nogil
-cdef int open_cell(bytes cell, reader_t *reader, uint64_t *stamp) except -1
-cdef object problem_of(bytes cell, reader_t *reader)
+cdef int open_cell(const uint8_t *cell, Py_ssize_t size, reader_t *reader, uint64_t *stamp) except -1
+cdef const uint8_t *open_bytes(bytes cell, reader_t *reader, uint64_t *stamp) except NULL
+cdef object problem_of(const uint8_t *cell, reader_t *reader)
+cdef object value_at(Layout layout, int64_t *state, int index)
 cdef uint64_t check_stamp(object stamp) except? 0xFFFFFFFFFFFFFFFF
 
 cdef uint8_t *put_number(uint8_t *out, int64_t value) noexcept nogil

@@ -39,16 +39,3 @@ def column_key(generation: bytes, window_offset: int, shard: bytes) -> bytes:
 
 def split_column(column: bytes) -> tuple[bytes, int, bytes]:
     """The generation, the window's offset in its bucket, and the shard of a column. Raises CorruptionError."""
-
-def select_cells(
-    groups: dict[tuple[int, Any], list[bytes]],
-    group: Any,
-    cells: dict[bytes, bytes],
-    base: int,
-    width: int,
-    generation: bytes,
-    ranges: dict[bytes, list[tuple[int, int]]],
-    starts: Sequence[int],
-    step: int,
-) -> None:
-    """Add the cells of a row that a query reads to the lists of their windows."""

@@ -4,8 +4,6 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from bisect import bisect_right
-
 from penstock.errors import CorruptionError, InternalError
 from penstock.kernels._hash cimport xxh64_bytes
 from penstock.kernels._hll cimport Hll, hll_clear, hll_free, hll_merge, hll_read, hll_t, hll_write
@@ -181,26 +179,31 @@ cdef void state_free(Layout layout, int64_t *state) noexcept nogil:
 # Cells
 
 
-cdef object problem_of(bytes cell, reader_t *reader):
-    """The error for what a reader met; MemoryError where it met nothing."""
+cdef object problem_of(const uint8_t *cell, reader_t *reader):
+    """The error for what a reader met in a cell; MemoryError where it met nothing."""
     if reader.problem == NULL:
         return MemoryError()
-    at = reader.at - <const uint8_t *>PyBytes_AS_STRING(cell)
-    return CorruptionError(f"cell is corrupt at byte {at} of {len(cell)}: {reader.problem.decode()}",
+    return CorruptionError(f"cell is corrupt at byte {reader.at - cell} of {reader.end - cell}: {reader.problem.decode()}",
                            hint="nothing of it is used; rebuild its window from the archive")
 
 
-cdef int open_cell(bytes cell, reader_t *reader, uint64_t *stamp) except -1:
+cdef int open_cell(const uint8_t *cell, Py_ssize_t size, reader_t *reader, uint64_t *stamp) except -1:
     """Set a reader to a cell's measures; raises CorruptionError."""
-    reader.at = <const uint8_t *>PyBytes_AS_STRING(cell)
-    reader.end = reader.at + PyBytes_GET_SIZE(cell)
+    reader.at = cell
+    reader.end = cell + size
     reader.problem = NULL
-    if reader.at == reader.end or reader.at[0] != FORMAT:
-        raise CorruptionError(f"cell has format {cell[0] if cell else 'none'}, not {FORMAT}", hint="it was written by another version of Penstock, or damaged")
+    if size == 0 or cell[0] != FORMAT:
+        raise CorruptionError(f"cell has format {cell[0] if size else 'none'}, not {FORMAT}", hint="it was written by another version of Penstock, or damaged")
     reader.at += 1
     if get_varint(reader, 63, stamp) < 0:
         raise problem_of(cell, reader)
     return 0
+
+
+cdef const uint8_t *open_bytes(bytes cell, reader_t *reader, uint64_t *stamp) except NULL:
+    """The same for a cell of its own; where it begins."""
+    open_cell(<const uint8_t *>PyBytes_AS_STRING(cell), PyBytes_GET_SIZE(cell), reader, stamp)
+    return <const uint8_t *>PyBytes_AS_STRING(cell)
 
 
 cdef uint64_t check_stamp(stamp) except? 0xFFFFFFFFFFFFFFFF:
@@ -226,9 +229,9 @@ cdef class State:
         """Merge a cell into the state. Raises CorruptionError."""
         cdef reader_t reader
         cdef uint64_t stamp
-        open_cell(cell, &reader, &stamp)
+        cdef const uint8_t *begin = open_bytes(cell, &reader, &stamp)
         if state_read(self.layout, self.slots, &reader) < 0:
-            raise problem_of(cell, &reader)
+            raise problem_of(begin, &reader)
         return 0
 
 
@@ -236,7 +239,7 @@ def cell_stamp(bytes cell not None):
     """The offset up to which a cell includes its shard's records. Raises CorruptionError."""
     cdef reader_t reader
     cdef uint64_t stamp
-    open_cell(cell, &reader, &stamp)
+    open_bytes(cell, &reader, &stamp)
     return stamp
 
 
@@ -244,14 +247,14 @@ def strip_stamp(bytes cell not None):
     """The cell without its stamp: the same state gives the same bytes. Raises CorruptionError."""
     cdef reader_t reader
     cdef uint64_t stamp
-    open_cell(cell, &reader, &stamp)
+    open_bytes(cell, &reader, &stamp)
     return cell[:1] + PyBytes_FromStringAndSize(<const char *>reader.at, reader.end - reader.at)
 
 
-cdef object value_of(State state, int index):
+cdef object value_at(Layout layout, int64_t *state, int index):
     """The value of a measure; uniques go from the state into the sketch that is returned."""
-    cdef measure_t one = state.layout.measures[index]
-    cdef int64_t *slot = state.slots + one.slot
+    cdef measure_t one = layout.measures[index]
+    cdef int64_t *slot = state + one.slot
     cdef Hll sketch
     if one.kind == COUNT:
         return slot[0]
@@ -272,7 +275,7 @@ def decode_cell(plan, bytes cell not None):
     cdef State state = State(layout_of(plan))
     cdef int index
     state.read(cell)
-    return [value_of(state, index) for index in range(state.layout.count)]
+    return [value_at(state.layout, state.slots, index) for index in range(state.layout.count)]
 
 
 def decode_cells(plan, cells not None):
@@ -285,7 +288,7 @@ def decode_cells(plan, cells not None):
         state_clear(state.layout, state.slots)
         state.read(cell)
         for index in range(state.layout.count):
-            (<list>columns[index]).append(value_of(state, index))
+            (<list>columns[index]).append(value_at(state.layout, state.slots, index))
     return columns
 
 
@@ -485,42 +488,3 @@ def split_column(bytes column not None):
     if len(column) != 22:
         raise CorruptionError(f"column {column.hex()} has {len(column)} bytes, not 22", hint="the table holds columns that no roll-up wrote")
     return column[:8], int.from_bytes(column[8:10], "big"), column[10:]
-
-
-def select_cells(dict groups not None, group, dict cells not None, int64_t base, int64_t width, bytes generation not None,
-                 dict ranges not None, starts not None, int64_t step):
-    """Add the cells of a row that a query reads to the lists of their windows.
-
-    groups: by (where the answer's window starts, group), the cells so far. cells: by column. base, width: where the row's first window starts, and how long
-    each is. generation: whose cells are wanted. ranges: by shard, the [start, stop) that are read of it. starts: where the answer's windows start, in
-    order; from starts[0] on there is one every `step` microseconds, unless that is 0. Raises CorruptionError for a column that no roll-up wrote.
-    """
-    cdef bytes column, cell, shard = b""
-    cdef const uint8_t *data
-    cdef const uint8_t *wanted = <const uint8_t *>PyBytes_AS_STRING(generation)
-    cdef int64_t time, window, first, start, stop
-    cdef list read = None, found
-    if len(generation) != 8 or not len(starts):
-        raise InternalError(f"generation {generation!r} is not 8 bytes, or there is no window")
-    first = starts[0]
-    for column, cell in cells.items():
-        if PyBytes_GET_SIZE(column) != 22:
-            split_column(column)
-        data = <const uint8_t *>PyBytes_AS_STRING(column)
-        if memcmp(data, wanted, 8) != 0:
-            continue
-        if PyBytes_GET_SIZE(shard) != 12 or memcmp(data + 10, PyBytes_AS_STRING(shard), 12) != 0:
-            shard = column[10:]
-            read = ranges.get(shard)
-        if read is None:
-            continue
-        time = base + (data[8] << 8 | data[9]) * width
-        for start, stop in read:
-            if start <= time < stop:
-                window = first + (time - first) // step * step if step else starts[bisect_right(starts, time) - 1]
-                key = window, group
-                found = groups.get(key)
-                if found is None:
-                    groups[key] = [cell]
-                else:
-                    found.append(cell)

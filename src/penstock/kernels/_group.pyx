@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 
 from penstock.errors import InternalError
 from penstock.kernels._arena cimport arena_taken
-from penstock.kernels._cell cimport (Layout, State, check_stamp, layout_of, open_cell, problem_of, put_number, put_text, state_clear, state_merge, state_read,
+from penstock.kernels._cell cimport (Layout, State, check_stamp, layout_of, open_bytes, problem_of, put_number, put_text, state_clear, state_merge, state_read,
                                      state_write)
 from penstock.kernels._cell import column_key
 from penstock.kernels._hash cimport xxh64_bytes
@@ -224,6 +224,7 @@ cdef class Delta:
         cdef reader_t reader
         cdef bytes cell, scratch = PyBytes_FromStringAndSize(NULL, self.layout.largest)
         cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(scratch)
+        cdef const uint8_t *begin
         cdef Groups groups
         cdef list made
         if not 0 <= breakdown < len(self.groups):
@@ -236,12 +237,12 @@ cdef class Delta:
             state = groups.record(group) + groups.words
             cell = stored[group]
             if cell is not None:
-                open_cell(cell, &reader, &found)
+                begin = open_bytes(cell, &reader, &found)
                 if found >= checked:
                     continue
                 state_clear(self.layout, total.slots)
                 if state_read(self.layout, total.slots, &reader) < 0 or state_merge(self.layout, total.slots, state, &reader.problem) < 0:
-                    raise problem_of(cell, &reader)
+                    raise problem_of(begin, &reader)
                 state = total.slots
             made[group] = PyBytes_FromStringAndSize(<char *>out, state_write(self.layout, state, checked, out))
         return made

@@ -1,7 +1,7 @@
 class RowsReply:
     """The answer to a call that gives `list<TRowResult>`; see `penstock.kernels._thrift.RowsReply`."""
 
-    rows: list[tuple[bytes, dict[bytes, bytes]]]
+    rows: list[tuple[bytes, bytes]]
     rest: bytes
     size: int
     begun: bool

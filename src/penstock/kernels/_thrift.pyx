@@ -1,11 +1,13 @@
-"""Rows of HBase's Thrift interface, read from the answer's bytes as they come: a dict a row, and no object for each cell beside its column and its value.
+"""Rows of HBase's Thrift interface, read from the answer's bytes as they come: a row's cells in one piece, and no object for each of them.
 
 The layout is Thrift's binary protocol (https://github.com/apache/thrift/blob/master/doc/specs/thrift-binary-protocol.md) and the interface `list<TRowResult>` of
 HBase's Hbase.thrift.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from penstock.kernels._packed import pack_cells, unpack_cells
 
 cdef enum:
     I64 = 10
@@ -56,10 +58,15 @@ cdef inline int take_field(bytes_t *source, int *kind, int *number) except -1:
     return 1
 
 
+cdef inline bint less(const uint8_t *one, Py_ssize_t length, const uint8_t *other, Py_ssize_t other_length) noexcept nogil:
+    cdef int order = memcmp(one, other, min(length, other_length))
+    return order < 0 or (order == 0 and length < other_length)
+
+
 cdef class RowsReply:
     """The answer to a call that gives `list<TRowResult>`. method: the call's name. skip: bytes that are cut off the front of each column's name ("family:").
 
-    rows: (row, values by column, in the order of the columns' bytes), one a result; so far, until `feed` says that it is whole. rest: what was fed and not
+    rows: (row, its cells as of `pack_cells`, in the order of the columns' bytes), one a result; so far, until `feed` says that it is whole. rest: what was fed and not
     yet read; once it is whole, what came behind it. size: bytes that were fed.
     """
     cdef readonly list rows
@@ -127,12 +134,11 @@ cdef class RowsReply:
     cdef int read_row(self, bytes_t *source) except -1:
         """A row into `rows`. 0: it is not all there yet."""
         cdef const uint8_t *text
-        cdef Py_ssize_t length = 0
+        cdef Py_ssize_t length = 0, size = 0
         cdef int kind = 0, number = 0
-        cdef int32_t count
-        cdef bytes row = b"", column, before = b""
-        cdef dict cells = {}
+        cdef bytes row = b"", packed = b""
         cdef bint ordered = True
+        cdef bytes_t columns
         while True:
             if not take_field(source, &kind, &number):
                 return 0
@@ -143,31 +149,60 @@ cdef class RowsReply:
                     return 0
                 row = PyBytes_FromStringAndSize(<const char *>text, length)
             elif kind == MAP and number == 2:
-                if not take(source, 6, &text):
+                columns, size, ordered = source[0], 0, True
+                if not self.read_columns(source, NULL, &size, &ordered):  # once to know how long it gets, once to put it there
                     return 0
-                count = big(text + 2)
-                if count != 0 and (text[0] != STRING or text[1] != STRUCT):
-                    raise ValueError("a row's columns are no map of cells")
-                while count > 0:
-                    count -= 1
-                    if not take_text(source, &text, &length):
-                        return 0
-                    if length < self.skip:
-                        raise ValueError("a column has no family")
-                    column = PyBytes_FromStringAndSize(<const char *>text + self.skip, length - self.skip)
-                    if not self.read_cell(source, cells, column):
-                        return 0
-                    ordered = ordered and before <= column
-                    before = column
+                packed = PyBytes_FromStringAndSize(NULL, size)
+                self.read_columns(&columns, <uint8_t *>PyBytes_AS_STRING(packed), &size, &ordered)
+                if not ordered:
+                    packed = pack_cells(dict(sorted(unpack_cells(packed).items())))
             else:
                 raise ValueError(f"a row has a field {number} of type {kind}")
-        self.rows.append((row, cells if ordered else dict(sorted(cells.items()))))
+        self.rows.append((row, packed))
         return 1
 
-    cdef int read_cell(self, bytes_t *source, dict cells, bytes column) except -1:
-        """A cell's value. 0: it is not all there yet."""
+    cdef int read_columns(self, bytes_t *source, uint8_t *out, Py_ssize_t *size, bint *ordered) except -1:
+        """A row's cells, packed, where there is a place for them; how long that is, and whether they came in order. 0: they are not all there yet."""
+        cdef const uint8_t *column
+        cdef const uint8_t *value
+        cdef const uint8_t *before = NULL
+        cdef Py_ssize_t length = 0, length_before = 0, value_length = 0
+        cdef int32_t count
+        if not take(source, 6, &column):
+            return 0
+        count = big(column + 2)
+        if count != 0 and (column[0] != STRING or column[1] != STRUCT):
+            raise ValueError("a row's columns are no map of cells")
+        while count > 0:
+            count -= 1
+            if not take_text(source, &column, &length):
+                return 0
+            if length < self.skip:
+                raise ValueError("a column has no family")
+            column, length = column + self.skip, length - self.skip
+            if length >= 1 << 16:
+                raise ValueError("a column is too long")
+            value = NULL
+            if not self.read_cell(source, &value, &value_length):
+                return 0
+            if value == NULL:
+                continue
+            ordered[0] = ordered[0] and (before == NULL or less(before, length_before, column, length))
+            before, length_before = column, length
+            if out == NULL:
+                size[0] += 6 + length + value_length
+            else:
+                out[0], out[1] = <uint8_t>(length >> 8), <uint8_t>length
+                memcpy(out + 2, column, length)
+                out += 2 + length
+                out[0], out[1], out[2], out[3] = <uint8_t>(value_length >> 24), <uint8_t>(value_length >> 16), <uint8_t>(value_length >> 8), <uint8_t>value_length
+                memcpy(out + 4, value, value_length)
+                out += 4 + value_length
+        return 1
+
+    cdef int read_cell(self, bytes_t *source, const uint8_t **value, Py_ssize_t *length) except -1:
+        """A cell's value, where it has one. 0: it is not all there yet."""
         cdef const uint8_t *text
-        cdef Py_ssize_t length = 0
         cdef int kind = 0, number = 0
         while True:
             if not take_field(source, &kind, &number):
@@ -175,9 +210,8 @@ cdef class RowsReply:
             if kind == 0:
                 return 1
             if kind == STRING and number == 1:
-                if not take_text(source, &text, &length):
+                if not take_text(source, value, length):
                     return 0
-                cells[column] = PyBytes_FromStringAndSize(<const char *>text, length)
             elif kind == I64 and number == 2:
                 if not take(source, 8, &text):
                     return 0

@@ -5,7 +5,6 @@ docs/cell-format.md gives the layout of cells and row keys byte for byte. Nothin
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -39,7 +38,6 @@ __all__ = [
     "row_key",
     "row_parts",
     "saturate",
-    "select_cells",
     "split_column",
     "split_row",
     "strip_stamp",
@@ -107,11 +105,11 @@ def strip_stamp(cell: bytes) -> bytes:
     return cell[:1] + cell[_stamp(cell)[1] :]
 
 
-def _empty(measures: Sequence[MeasurePlan]) -> list[Any]:
+def empty(measures: Sequence[MeasurePlan]) -> list[Any]:
     return [Hll(one.precision) if one.kind == "uniques" else 0 if one.kind in ("count", "sum") else None for one in measures]
 
 
-def _merge(measures: Sequence[MeasurePlan], into: list[Any], other: list[Any]) -> None:
+def merge(measures: Sequence[MeasurePlan], into: list[Any], other: list[Any]) -> None:
     for index, one in enumerate(measures):
         if one.kind == "uniques":
             into[index].merge(other[index])
@@ -168,9 +166,9 @@ def merge_cells(plan: RollupPlan, cells: Sequence[bytes], stamp: int) -> bytes:
     """One cell of several, none of which counts a record that another counts. Raises CorruptionError, and InternalError for none."""
     if not cells:
         raise InternalError("there is no cell to merge")
-    state = _empty(plan.measures)
+    state = empty(plan.measures)
     for cell in cells:
-        _merge(plan.measures, state, decode_cell(plan, cell))
+        merge(plan.measures, state, decode_cell(plan, cell))
     return _write(plan.measures, state, stamp)
 
 
@@ -303,29 +301,6 @@ def split_column(column: bytes) -> tuple[bytes, int, bytes]:
     return column[:8], int.from_bytes(column[8:10], "big"), column[10:]
 
 
-def select_cells(
-    groups: dict[tuple[int, Any], list[bytes]],
-    group: Any,
-    cells: dict[bytes, bytes],
-    base: int,
-    width: int,
-    generation: bytes,
-    ranges: dict[bytes, list[tuple[int, int]]],
-    starts: Sequence[int],
-    step: int,
-) -> None:
-    """Add the cells of a row that a query reads to the lists of their windows: see `penstock.kernels._cell.select_cells`."""
-    if len(generation) != 8 or not len(starts):
-        raise InternalError(f"generation {generation!r} is not 8 bytes, or there is no window")
-    for column, cell in cells.items():
-        whose, offset, shard = split_column(column)
-        time = base + offset * width
-        for start, stop in ranges.get(shard, ()) if whose == generation else ():
-            if start <= time < stop:
-                window = starts[0] + (time - starts[0]) // step * step if step else starts[bisect.bisect_right(starts, time) - 1]
-                groups.setdefault((window, group), []).append(cell)
-
-
 # Group-by
 
 
@@ -375,7 +350,7 @@ class Delta:
             for breakdown, group in zip(self.plan.breakdowns, self._groups):
                 key = (time // breakdown.width, *(values[name][row] for name in breakdown.keys))
                 if (state := group.get(key)) is None:
-                    state = group[key] = _empty(self.plan.measures)
+                    state = group[key] = empty(self.plan.measures)
                 for index, one in enumerate(self.plan.measures):
                     if one.filter < 0 or passed[one.filter][row]:
                         self._count(state, index, one, values[one.column][row] if one.column else None)
@@ -413,10 +388,10 @@ class Delta:
         for state, cell in zip(group.values(), stored):
             merged = None
             if cell is None or cell_stamp(cell) < stamp:
-                total = _empty(measures)
+                total = empty(measures)
                 if cell is not None:
-                    _merge(measures, total, decode_cell(self.plan, cell))
-                _merge(measures, total, state)
+                    merge(measures, total, decode_cell(self.plan, cell))
+                merge(measures, total, state)
                 merged = _write(measures, total, stamp)
             made.append(merged)
         return made

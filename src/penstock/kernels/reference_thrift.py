@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from penstock.kernels.reference_packed import pack_cells
+
 _I64, _STRING, _STRUCT, _MAP, _LIST = 10, 11, 12, 13, 15
 _REPLY = 0x80010002
 
@@ -39,7 +41,7 @@ class RowsReply:
     """The answer to a call that gives `list<TRowResult>`."""
 
     def __init__(self, method: bytes, skip: int) -> None:
-        self.rows: list[tuple[bytes, dict[bytes, bytes]]] = []
+        self.rows: list[tuple[bytes, bytes]] = []
         self.rest, self.size, self.begun = b"", 0, False
         self._method, self._skip, self._left = method, skip, -1
 
@@ -76,25 +78,28 @@ class RowsReply:
             raise ValueError("it is no list of rows")
         return count
 
-    def _row(self, source: _Source) -> tuple[bytes, dict[bytes, bytes]]:
-        row, cells = b"", {}
+    def _row(self, source: _Source) -> tuple[bytes, bytes]:
+        row: bytes = b""
+        cells: dict[bytes, bytes] = {}
         while (field := source.field()) != (0, 0):
             if field == (_STRING, 1):
                 row = source.text()
             elif field == (_MAP, 2):
-                kinds, count = source.take(2), source.number()
+                kinds, count, cells = source.take(2), source.number(), {}
                 if count != 0 and kinds != bytes((_STRING, _STRUCT)):
                     raise ValueError("a row's columns are no map of cells")
                 for _ in range(max(count, 0)):
                     column = source.text()
                     if len(column) < self._skip:
                         raise ValueError("a column has no family")
+                    if len(column) - self._skip >= 1 << 16:
+                        raise ValueError("a column is too long")
                     value = self._cell(source)
                     if value is not None:
                         cells[column[self._skip :]] = value
             else:
                 raise ValueError(f"a row has a field {field[1]} of type {field[0]}")
-        return row, dict(sorted(cells.items()))
+        return row, pack_cells(dict(sorted(cells.items())))
 
     @staticmethod
     def _cell(source: _Source) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 
 from penstock.errors import DeclarationError, UsageError
@@ -29,6 +30,7 @@ def duration(text: str | int, what: str = "duration") -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+@functools.lru_cache(1024)
 def duration_text(micros: int) -> str:
     """A text that `duration` reads back as `micros`, in the largest unit that gives a whole number (weeks apart: 7 days are "7d")."""
     for unit in ("y", "d", "h", "m", "s", "ms"):

@@ -13,6 +13,7 @@ from penstock.model.units import duration_text
 from penstock.query.answer import Answer
 from penstock.query.answering import Prepared, answer
 from penstock.query.calendars import calendar_of
+from penstock.query.kept import MAX_BYTES, RowCache
 from penstock.query.ranges import parse_time
 from penstock.query.request import MAX_ROWS, parse
 from penstock.query.standing import Standing
@@ -78,12 +79,14 @@ class Analytics:
     refresh: how many seconds a roll-up's published definition and its list of partitions are taken as known; a `penstock publish` and a new partition show after so long at the latest.
     lag: how many seconds old what is known of the stream's progress may be; 0 to read it anew for every question. An answer then may say so much less than it
     holds, never more: `as_of` and `version` are those of a moment before its cells were read.
+    kept: bytes of rows kept in memory, at most. A row is asked of the table anew once anything was committed that could have changed it (see `penstock.query.kept`).
 
     Safe for use by several threads. Nothing is written.
     """
 
-    def __init__(self, source: Source | Deployment, *, refresh: float = 2.0, lag: float = 0.0) -> None:
+    def __init__(self, source: Source | Deployment, *, refresh: float = 2.0, lag: float = 0.0, kept: int = MAX_BYTES) -> None:
         self.source, self.refresh, self.lag = source, refresh, lag
+        self._rows = RowCache(kept)
         self._known: dict[str, _Known] = {}
         self._plans: dict[tuple[str, str, str], tuple[BoltDefinition, RollupPlan]] = {}
 
@@ -238,7 +241,7 @@ class Analytics:
 
     def answer(self, prepared: Prepared) -> Answer:
         """The answer to a prepared question. The same errors as `query`."""
-        return answer(prepared, self.source.table, self.source.now())
+        return answer(prepared, self.source.table, self._rows, self.source.now())
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from typing import Any, Mapping, Sequence
+from typing import Mapping, Sequence
 
 from penstock.errors import QueryError
-from penstock.kernels import RollupPlan
+from penstock.kernels import RollupPlan, Series
 from penstock.model.units import duration_text
 from penstock.query.answer import Answer, Previous, Ranking
 from penstock.query.comparison import Pair, earlier
+from penstock.query.kept import RowCache
 from penstock.query.merge import CellReader, Group
 from penstock.query.plan import QueryPlan, choose
 from penstock.query.ranking import Choice, choose_groups, ranking
 from penstock.query.request import Question
-from penstock.query.rows import Made, Valuer, columns_of, make, show
+from penstock.query.rows import Made, Valuer, Values, make, show
 from penstock.query.standing import Standing, dropped_reason
 from penstock.rollup.registry import BoltDefinition
 from penstock.table import Table
@@ -32,35 +34,18 @@ class Prepared:
     standing: Standing
     question: Question
 
-    @property
+    @functools.cached_property
     def version(self) -> str:
         """A token of the definition, of how far each shard is durable, and of the question: while it stays the same, an answer holds all that is committed."""
-        shards = [
-            (
-                shard.row.decode(),
-                control.done.offset,
-                control.done.watermark,
-                control.flushing,
-                control.timestamp,
-                control.folded,
-                control.done.lost_count,
-                control.caught_up_at is None,
-            )
-            for shard, control in self.standing.shards
-        ]
-        question = {
-            field.name: getattr(self.question, field.name) for field in dataclasses.fields(self.question) if field.name not in _NO_PART
-        }
-        outputs = [(one.name, one.places) for one in self.question.outputs]
-        parts = [self.rollup, self.definition.digest, sorted(shards), question, outputs, self.question.calendar.name]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_plain).encode()).hexdigest()[:32]
+        question = self.question
+        where = None if question.where is None else json.dumps(question.where, sort_keys=True, default=str)
+        outputs = [(one.name, one.places) for one in question.outputs]
+        asked = [getattr(question, name) for name in _ASKED]
+        parts = (self.rollup, self.definition.digest, self.standing.text, question.calendar.name, where, outputs, asked)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-_NO_PART = ("outputs", "calendar", "windows")
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+_ASKED = sorted({field.name for field in dataclasses.fields(Question)} - {"outputs", "calendar", "windows", "where"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,25 +55,33 @@ class _Reading:
     question: Question
     query: QueryPlan
     reader: CellReader
-    cells: dict[Group, bytes]
+    cells: dict[Group, bytes] | Series
 
     @property
     def windows(self) -> Sequence[int]:
         """Where the windows start that are kept, of the range's."""
-        return self.question.windows.since(self.query.start)
+        return self.reader.windows
+
+    def values(self, valuer: Valuer, choice: Choice | None) -> Values:
+        """The measures of what was read."""
+        if isinstance(self.cells, Series):
+            return valuer.series(self.cells, self.windows)
+        return valuer.of(self.cells, self.windows, choice)
 
 
-def answer(prepared: Prepared, table: Table, now: int) -> Answer:
-    """The answer, read from the table. now: the wall clock. Raises QueryError."""
+def answer(prepared: Prepared, table: Table, kept: RowCache, now: int) -> Answer:
+    """The answer, read from the table, or from rows that are kept. now: the wall clock. Raises QueryError."""
     plan, question, standing = prepared.plan, prepared.question, prepared.standing
-    reading = _read(prepared, question, table)
-    before = None if question.compare is None else _read_earlier(prepared, table)
-    choice = None if question.top is None else choose_groups(plan, question, reading.cells)
+    reading = _read(prepared, question, table, kept)
+    before = None if question.compare is None else _read_earlier(prepared, table, kept)
+    choice = None
+    if question.top is not None and not isinstance(reading.cells, Series):
+        choice = choose_groups(plan, question, reading.cells)
     valuer = Valuer(plan, question)
-    values = valuer.of(reading.cells, reading.windows, choice)
+    values = reading.values(valuer, choice)
     old, pair = None, None
     if before is not None:
-        old = valuer.of(before.cells, before.windows, choice)
+        old = before.values(valuer, choice)
         pair = Pair(question, before.question, reading.windows, before.windows)
     made = make(plan, question, values, pair, old)
     behind, text = standing.furthest_behind, question.calendar.text
@@ -106,7 +99,7 @@ def answer(prepared: Prepared, table: Table, now: int) -> Answer:
         start=text(question.start),
         end=text(question.end),
         interval=None if question.interval is None else question.interval.text,
-        columns=columns_of(plan, question),
+        columns=made.columns,
         rows=made.rows,
         as_of=None if behind is None else text(behind[1].done.watermark),
         incomplete=tuple(reasons),
@@ -127,22 +120,25 @@ def answer(prepared: Prepared, table: Table, now: int) -> Answer:
     )
 
 
-def _read_earlier(prepared: Prepared, table: Table) -> _Reading:
+def _read_earlier(prepared: Prepared, table: Table, kept: RowCache) -> _Reading:
     """What was read for the period that is compared with. Raises QueryError, naming `compare`."""
     question = earlier(prepared.question)
     try:
-        return _read(prepared, question, table)
+        return _read(prepared, question, table, kept)
     except QueryError as problem:
         raise QueryError(f"compare: {problem.message}", hint="leave compare out, or ask for a later range") from None
 
 
-def _read(prepared: Prepared, question: Question, table: Table) -> _Reading:
+def _read(prepared: Prepared, question: Question, table: Table, kept: RowCache) -> _Reading:
     # The control cells come first. A window that they call folded has its coarse cell by now; one that is folded after has its finer cells still.
     plan = prepared.plan
     query = choose(plan.rollup, question, prepared.standing.newest)
     segments = {shard.key: query.segments(control.folded) for shard, control in prepared.standing.shards}
-    reader = CellReader(table, plan, query, question, bytes.fromhex(prepared.definition.generation), segments)
-    return _Reading(question, query, reader, reader.read())
+    generation = bytes.fromhex(prepared.definition.generation)
+    reader = CellReader(table, plan, query, question, generation, segments, prepared.standing, kept)
+    # Small audiences are found in whole cells.
+    grouped = question.by or question.minimum_audience is not None
+    return _Reading(question, query, reader, reader.groups() if grouped else reader.series())
 
 
 def _ranking(question: Question, choice: Choice | None, made: Made) -> Ranking | None:

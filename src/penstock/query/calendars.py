@@ -21,6 +21,7 @@ _NAMES = {"minute": "m", "min": "m", "hour": "h", "day": "d", "week": "w", "mont
 UNITS = {unit: unit for unit in (*LENGTHS, *DAYS, *MONTHS)} | _NAMES | {f"{name}s": unit for name, unit in _NAMES.items()}
 _WITH_ZONE = re.compile(r".*[T ].*(?:Z|[+-]\d\d(?::?\d\d)*)")
 _CLOCK = [f"{hour:02}:{minute:02}:00" for hour in range(24) for minute in range(60)]  # the minutes of a day
+_CLOCK_UTC = [f"T{minute}Z" for minute in _CLOCK]
 _EPOCH = dt.datetime(1970, 1, 1)
 _MONDAY = dt.datetime(1970, 1, 5)
 
@@ -71,6 +72,8 @@ class Calendar:
 
     def texts(self, times: Sequence[int | None]) -> list[str | None]:
         """`text` of many, None for None: those of a day at once."""
+        if self.utc and isinstance(times, range) and times and not (times.start % MINUTE or times.step % MINUTE):
+            return _minutes(times)  # type: ignore[return-value]
         some = np.array([time for time in times if time is not None], np.int64)
         if len(some) < 24:
             return [None if time is None else self.text(time) for time in times]
@@ -149,6 +152,21 @@ class Calendar:
         if self.floor(start, "d") != start or self.floor(end, "d") != end:
             return None
         return (self.floor_wall(last, "d") - self.floor_wall(first, "d")).days
+
+
+def _minutes(times: range) -> list[str]:
+    """`Calendar.text` in UTC of whole minutes."""
+    day, at, step = len(_CLOCK), times.start // MINUTE, times.step // MINUTE
+    stop = at + step * len(times)
+    days = range(at // day, (stop - step) // day + 1)
+    names = np.datetime_as_string(np.array(days, "datetime64[D]")).tolist()
+    texts: list[str] = []
+    while at < stop:
+        name, minute = names[at // day - days.start], at % day
+        clocks = _CLOCK_UTC[minute : minute + stop - at : step]
+        texts += [name + clock for clock in clocks]
+        at += step * len(clocks)
+    return texts
 
 
 @functools.lru_cache(maxsize=64)

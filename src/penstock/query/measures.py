@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import functools
 import math
 import re
 from typing import Any, Sequence
@@ -100,11 +101,16 @@ def outputs(plan: RollupPlan, asked: Sequence[str] | None) -> list[Output]:
     names = list(plan.rollup.measures) if asked is None else list(asked)
     if not names:
         raise QueryError("measures: none is asked for", hint=f"leave it out for all of them: {_known(plan.rollup)}")
-    made = [_output(plan, name) for name in names]
+    made = _made(plan, tuple(names)) if all(isinstance(name, str) for name in names) else [_output(plan, name) for name in names]
     twice = {one.name for one in made if sum(other.name == one.name for other in made) > 1}
     if twice:
         raise QueryError(f"measures: {', '.join(sorted(twice))} is asked for twice", hint="name each measure once")
-    return made
+    return list(made)
+
+
+@functools.lru_cache(256)
+def _made(plan: RollupPlan, names: tuple[str, ...]) -> list[Output]:
+    return [_output(plan, name) for name in names]
 
 
 def _known(rollup: Rollup) -> str:

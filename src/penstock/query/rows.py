@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import operator
 from typing import Any, Hashable, Mapping, Sequence, TypeVar
 
-from penstock.kernels import RollupPlan, decode_cells
+from penstock.kernels import RollupPlan, Series, decode_cells
 from penstock.model import Field
 from penstock.query.answer import Column, Rows, Suppressed
 from penstock.query.audience import hidden
@@ -22,17 +24,24 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclasses.dataclass
 class Values:
-    """The measures of a reading's rows, one sequence in the order of the question's outputs for each window and group.
+    """The measures of a reading's rows, a column each, in the order of the question's outputs.
 
-    rest: of the groups that `top` leaves out, by window. totals: of all of them. hidden: which places are None because too few people stand behind.
+    windows: where each row's window starts. groups: its values of `by`; None where the question has none, and the rows are all windows in their order.
+    rest: of the groups that `top` leaves out, by window. totals: of all of them. hidden: which places are None because too few people stand behind, by row.
     """
 
-    groups: dict[Group, Sequence[Any]]
-    rest: dict[int, Sequence[Any]]
-    totals: Sequence[Any] | None
-    hidden: dict[Group, frozenset[int]]
-    hidden_rest: dict[int, frozenset[int]]
-    hidden_totals: frozenset[int]
+    windows: Sequence[int]
+    groups: Sequence[tuple[Any, ...]] | None
+    columns: Sequence[Sequence[Any]]
+    rest: dict[int, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    totals: Sequence[Any] | None = None
+    hidden: dict[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    hidden_rest: dict[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    hidden_totals: frozenset[int] = frozenset()
+
+    def lines(self) -> dict[Group, Sequence[Any]]:
+        """The rows by window and group."""
+        return dict(zip(zip(self.windows, itertools.repeat(()) if self.groups is None else self.groups), zip(*self.columns)))
 
 
 class Valuer:
@@ -41,24 +50,20 @@ class Valuer:
     def __init__(self, plan: RollupPlan, question: Question) -> None:
         self.plan, self.question = plan, question
         self.saturated: set[str] = set()
-        self.nothing = [one.value(empty_state(plan)) for one in question.outputs]
 
-    def table(self, cells: Mapping[Key, bytes], without: Mapping[Key, frozenset[int]]) -> dict[Key, Sequence[Any]]:
-        """The measures of cells, None for those that are hidden."""
-        stored = decode_cells(self.plan, cells.values())
-        columns = []
-        for one in self.question.outputs:
-            values, cut = one.column(stored)
-            columns.append(values)
-            if cut:
-                self.saturated.add(one.name)
-        found: dict[Key, Sequence[Any]] = dict(zip(cells, zip(*columns)))
-        for key, places in without.items():
-            found[key] = [None if place in places else value for place, value in enumerate(found[key])]
-        return found
+    @functools.cached_property
+    def nothing(self) -> list[Any]:
+        """The measures of no records."""
+        empty = empty_state(self.plan)
+        return [one.value(empty) for one in self.question.outputs]
+
+    def series(self, read: Series, starts: Sequence[int]) -> Values:
+        """The measures of an answer without groups. starts: of its windows."""
+        totals = [column[0] for column in self._columns(read.total())] if self.question.totals else None
+        return Values(starts, None, self._columns(read.columns()), totals=totals)
 
     def of(self, cells: Mapping[Group, bytes], starts: Sequence[int], choice: Choice | None) -> Values:
-        """The measures of what was read. starts: of the answer's windows. choice: the groups that `top` keeps, None for all."""
+        """The measures of cells by group. starts: of the answer's windows. choice: the groups that `top` keeps, None for all."""
         question, plan = self.question, self.plan
         kept, left = (dict(cells), {}) if choice is None else choice.split(cells)
         rest = {window: merged(plan, some) for window, some in left.items()}
@@ -67,24 +72,49 @@ class Valuer:
             rows = {**kept, **{(window, _REST): cell for window, cell in rest.items()}}
             small = hidden(plan, question.outputs, question.minimum_audience, rows, bool(question.by))
         hidden_rest = {window: places for (window, group), places in small.items() if group == _REST}
-        hidden_groups = {group: places for group, places in small.items() if group in kept}
-        groups = self.table(kept, hidden_groups)
+        lines = self._table(kept, {group: places for group, places in small.items() if group in kept})
         if not question.by:
-            if len(groups) < len(starts):
-                groups = {(window, ()): groups.get((window, ()), self.nothing) for window in starts}
+            lines = {(window, ()): lines.get((window, ()), self.nothing) for window in starts}
         totals, hidden_totals = None, frozenset[int]()
         if question.totals:
             totals, hidden_totals = self._totals([*kept.values(), *rest.values()])
         if not question.other:
             rest, hidden_rest = {}, {}
-        return Values(groups, self.table(rest, hidden_rest), totals, hidden_groups, hidden_rest, hidden_totals)
+        windows, groups = zip(*lines) if lines else ((), ())
+        return Values(
+            windows,
+            groups if question.by else None,
+            list(zip(*lines.values())) if lines else [()] * len(question.outputs),
+            self._table(rest, hidden_rest),
+            totals,
+            {at: small[one] for at, one in enumerate(lines) if one in small} if small else {},
+            hidden_rest,
+            hidden_totals,
+        )
+
+    def _columns(self, stored: Sequence[list[Any]]) -> list[list[Any]]:
+        """The measures of decoded cells."""
+        columns = []
+        for one in self.question.outputs:
+            values, cut = one.column(stored)
+            columns.append(values)
+            if cut:
+                self.saturated.add(one.name)
+        return columns
+
+    def _table(self, cells: Mapping[Key, bytes], without: Mapping[Key, frozenset[int]]) -> dict[Key, Sequence[Any]]:
+        """The measures of cells, None for those that are hidden."""
+        found: dict[Key, Sequence[Any]] = dict(zip(cells, zip(*self._columns(decode_cells(self.plan, cells.values())))))
+        for key, places in without.items():
+            found[key] = [None if place in places else value for place, value in enumerate(found[key])]
+        return found
 
     def _totals(self, cells: Sequence[bytes]) -> tuple[Sequence[Any], frozenset[int]]:
         if not cells:
             return self.nothing, frozenset()
         whole, minimum = {(0, ()): merged(self.plan, cells)}, self.question.minimum_audience
         small = {} if minimum is None else hidden(self.plan, self.question.outputs, minimum, whole, False)
-        return self.table(whole, small)[0, ()], small.get((0, ()), frozenset())
+        return self._table(whole, small)[0, ()], small.get((0, ()), frozenset())
 
 
 _REST: tuple[Any, ...] = (object(),)  # stands for the groups left out, and is equal to no group
@@ -110,8 +140,9 @@ def columns_of(plan: RollupPlan, question: Question) -> tuple[Column, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The parts of an answer that hold values, as it shows them. ordered: all rows in their order, before limit and offset and not yet shown: a list a column."""
+    """The columns of an answer, and the parts of it that hold values, as it shows them. ordered: all rows in their order, before limit and offset and not yet shown: a list a column."""
 
+    columns: tuple[Column, ...]
     rows: Rows
     other: list[dict[str, Any]]
     totals: dict[str, Any] | None
@@ -127,17 +158,18 @@ class Made:
 def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, before: Values | None) -> Made:
     """The rows of an answer. pair: which windows are compared with which; before: the values of those."""
     columns = columns_of(plan, question)
-    nothing, lead = Valuer(plan, question).nothing, question.interval is not None
-    groups: dict[Group, Sequence[Any]] = now.groups
+    lead = question.interval is not None
+    windows, grouped, values = now.windows, now.groups, now.columns
     if pair is not None and before is not None:
-        groups = {**groups, **dict.fromkeys(pair.only_before(groups, before.groups), nothing)}
-        groups = {
-            (window, group): [*line, *change(question.outputs, line, pair.earlier(before.groups, window, group, nothing))]
-            for (window, group), line in groups.items()
-        }
-    table: list[Sequence[Any]] = [[window for window, _ in groups]] if lead else []
-    table += zip(*(group for _, group in groups)) if groups and question.by else [()] * len(question.by)
-    table += zip(*groups.values()) if groups else [()] * (len(columns) - len(table))
+        lines, old, nothing = now.lines(), before.lines(), Valuer(plan, question).nothing
+        lines.update(dict.fromkeys(pair.only_before(lines, old), nothing))
+        values = list(zip(*([*line, *change(question.outputs, line, pair.earlier(old, *group, nothing))] for group, line in lines.items())))
+        if grouped is not None:
+            windows, grouped = [window for window, _ in lines], [group for _, group in lines]
+    table: list[Sequence[Any]] = [windows] if lead else []
+    if grouped is not None:
+        table += zip(*grouped) if grouped else [()] * len(question.by)
+    table += values or [()] * (len(columns) - len(table))
     order = _order(table, columns, question)
     ordered: list[Sequence[Any]] = table if order is None else [[values[at] for at in order] for values in table]
     stop = None if question.limit is None else question.offset + question.limit
@@ -145,14 +177,13 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
     names = [one.name for one in question.outputs]
     suppressed = []
     if now.hidden:
-        keys = list(groups)
-        kept = (range(len(keys)) if order is None else order)[question.offset : stop]
-        found = ((at, now.hidden.get(keys[place])) for at, place in enumerate(kept))
+        kept = (range(len(windows)) if order is None else order)[question.offset : stop]
+        found = ((at, now.hidden.get(place)) for at, place in enumerate(kept))
         suppressed += [Suppressed("rows", at, _named(names, places)) for at, places in found if places]
     other = []
     for at, (window, line) in enumerate(sorted(now.rest.items())):
         if pair is not None and before is not None:
-            line = [*line, *change(question.outputs, line, pair.earlier_rest(before.rest, window, nothing))]
+            line = [*line, *change(question.outputs, line, pair.earlier_rest(before.rest, window, Valuer(plan, question).nothing))]
         other.append(show.without_dimensions((window, *line) if lead else line))
         if window in now.hidden_rest:
             suppressed.append(Suppressed("other", at, _named(names, now.hidden_rest[window])))
@@ -164,7 +195,7 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
         totals = show.measures(line)
         if now.hidden_totals:
             suppressed.append(Suppressed("totals", None, _named(names, now.hidden_totals)))
-    return Made(show.rows([values[question.offset : stop] for values in ordered]), other, totals, tuple(suppressed), ordered)
+    return Made(columns, show.rows([values[question.offset : stop] for values in ordered]), other, totals, tuple(suppressed), ordered)
 
 
 def _named(names: Sequence[str], places: frozenset[int]) -> tuple[str, ...]:
@@ -224,10 +255,10 @@ def show(field: Field | None, kind: str, value: Any, calendar: Calendar) -> Any:
 
 
 def _order(table: Sequence[Sequence[Any]], columns: Sequence[Column], question: Question) -> list[int] | None:
-    """Which row comes when; None where they are in order. By time, then dimensions; then by the columns asked for, the first counting most. Nulls come last,
-    whichever way."""
+    """Which row comes when; None where they are in order. By time, then dimensions, as windows without groups are; then by the columns asked for, the first
+    counting most. Nulls come last, whichever way."""
     names = [column.name for column in columns]
-    usual = [(column.name, False) for column in columns if column.role in ("time", "dimension")]
+    usual = [(column.name, False) for column in columns if column.role in ("time", "dimension")] if question.by else []
     order: list[int] | None = None
     for name, descending in reversed([*question.order, *usual]):
         values = table[names.index(name)]

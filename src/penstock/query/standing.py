@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Sequence
+import functools
+from typing import Hashable, Sequence
 
 from penstock.model.units import duration_text, iso
 from penstock.rollup.control import NO_WATERMARK, Control, ShardId
@@ -15,11 +16,47 @@ class Standing:
 
     shards: Sequence[tuple[ShardId, Control]]
 
-    @property
+    @functools.cached_property
+    def text(self) -> str:
+        """Of which shards there are, how far each has come, and what an answer says of them: it stays the same as long as all of that does."""
+        return repr(
+            sorted(
+                (
+                    shard.row,
+                    control.done.offset,
+                    control.done.watermark,
+                    control.flushing,
+                    control.timestamp,
+                    control.folded,
+                    control.done.lost_count,
+                    control.caught_up_at is None,
+                )
+                for shard, control in self.shards
+            )
+        )
+
+    @functools.cached_property
+    def committed(self) -> Hashable:
+        """Changes with every commit of any shard: what cells of the finest windows there may be."""
+        return tuple(
+            (shard.row, control.done.offset, control.flushing, control.timestamp, control.folded) for shard, control in self.shards
+        )
+
+    def folded(self, width: int) -> Hashable:
+        """Changes when any shard folds windows of a width, or there is another shard: what cells of those there may be."""
+        return tuple((shard.row, control.folded // width) for shard, control in self.shards)
+
+    @functools.cached_property
+    def closed(self) -> int:
+        """Windows that end by this event time change no more, of no shard."""
+        return min((control.folded for _, control in self.shards), default=NO_WATERMARK)
+
+    @functools.cached_property
     def newest(self) -> int | None:
         """The newest event time of any shard; None before the first event."""
         return max((control.done.watermark for _, control in self.shards if _holds(control)), default=None)
 
+    @functools.cached_property
     def live(self) -> list[tuple[ShardId, Control]]:
         """The shards that hold data, of the topic's present incarnation: the one that was written to or found at its end last. While that has
         no data, the shards of all of them."""
@@ -30,10 +67,10 @@ class Standing:
             latest[shard.topic] = max(latest.get(shard.topic, seen), seen)
         return [(shard, control) for shard, control in holding if latest[shard.topic][1] == shard.incarnation] or holding
 
-    @property
+    @functools.cached_property
     def furthest_behind(self) -> tuple[ShardId, Control] | None:
         """The live shard with the smallest watermark."""
-        return min(self.live(), key=lambda pair: pair[1].done.watermark, default=None)
+        return min(self.live, key=lambda pair: pair[1].done.watermark, default=None)
 
     def reasons(self, end: int) -> list[str]:
         """Why an answer up to an event time may not hold all of its records."""
@@ -47,7 +84,7 @@ class Standing:
             reasons.append("no event has been counted yet")
         elif behind[1].done.watermark < end:
             reasons.append(f"{_name(behind[0])} has come to {iso(behind[1].done.watermark)}: windows that end later are not over")
-        present = {shard.incarnation for shard, _ in self.live()}
+        present = {shard.incarnation for shard, _ in self.live}
         unread = [
             shard
             for shard, control in self.shards

@@ -37,8 +37,9 @@ class Table(Protocol):
     def rows(self, table: str, rows: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """The cells of many rows, in the order asked; an empty dict for a row that is not there."""
 
-    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
-        """`rows` of several tables, each with its rows; a store behind a network is asked for all of them at once."""
+    def packed_rows(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes]]:
+        """`rows` of several tables, each with its rows, and each row's cells in one piece (`kernels.pack_cells`); a store behind a network is asked for all
+        of them at once."""
 
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """Rows from `start` up to, not including, `stop`, in the order of their bytes."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from penstock.errors import ConfigurationError, NotFoundError
+from penstock.kernels import pack_cells
 from penstock.table import Cell, Key
 
 MAX_KEY = 32767  # bytes of a row or of a column: HBase's limit for a row, so that what works embedded works there
@@ -116,9 +117,9 @@ class MemoryTable:
             held = self._of(table).rows
             return [_values(held.get(row, {})) for row in rows]
 
-    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
-        """See `Table.rows_of`."""
-        return [self.rows(table, rows) for table, rows in asked]
+    def packed_rows(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes]]:
+        """See `Table.packed_rows`."""
+        return [list(map(pack_cells, self.rows(table, rows))) for table, rows in asked]
 
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """See `Table.scan`. The rows are those of the call; their cells are as of when each row is reached."""

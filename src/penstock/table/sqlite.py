@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import ConfigurationError, CorruptionError, NotFoundError, PenstockError, UnavailableError
+from penstock.kernels import pack_cells
 from penstock.table import Cell, Key
 from penstock.table.memory import NEVER_EXPIRES, check_key, check_table_name, no_such_table
 
@@ -133,9 +134,9 @@ class SqliteTable:
             connection.execute("COMMIT")
         return [dict(found[row]) for row in rows]
 
-    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
-        """See `Table.rows_of`."""
-        return [self.rows(table, rows) for table, rows in asked]
+    def packed_rows(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes]]:
+        """See `Table.packed_rows`."""
+        return [list(map(pack_cells, self.rows(table, rows))) for table, rows in asked]
 
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[Row]:
         """See `Table.scan`. Each row is as of one moment, that of its page; no lock and no transaction is held between pages."""

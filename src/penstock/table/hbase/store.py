@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from penstock.errors import ConfigurationError
-from penstock.kernels import RowsReply
+from penstock.kernels import RowsReply, unpack_cells
 from penstock.table import Cell, Key
 from penstock.table.hbase.appetite import Appetite
 from penstock.table.hbase.connection import Connection
@@ -102,8 +102,13 @@ class HBaseTable:
 
     def rows(self, table: str, rows: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """See `Table.rows`. Each row is as of one moment."""
+        found = self._packed(table, rows)
+        return [unpack_cells(found[row]) if row in found else {} for row in rows]
+
+    def _packed(self, table: str, rows: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The rows that are there, packed."""
         name, appetite = self._existing(table), self._appetite("rows", table)
-        found: dict[bytes, dict[bytes, bytes]] = {}
+        found: dict[bytes, bytes] = {}
         possible = sorted({row for row in rows if 0 < len(row) <= MAX_KEY})
         if not possible:
             self._look(name, table)
@@ -114,21 +119,26 @@ class HBaseTable:
             reply = self._pool.call(lambda connection: _reply(connection, _get_rows(name, some)), table=table)  # noqa: B023
             appetite.took(len(some), reply.size)
             found.update(reply.rows)
-        return [dict(found.get(row, ())) for row in rows]
+        return found
 
-    def rows_of(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[dict[bytes, bytes]]]:
-        """See `Table.rows_of`. Requests follow each other on one connection without waiting for answers, where each table's rows fit one."""
+    def packed_rows(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes]]:
+        """See `Table.packed_rows`. Requests follow each other on one connection without waiting for answers, where each table's rows fit one."""
+        found = self._at_once(asked) or [self._packed(table, rows) for table, rows in asked]
+        return [[values.get(row, b"") for row in rows] for (_, rows), values in zip(asked, found)]
+
+    def _at_once(self, asked: Sequence[tuple[str, Sequence[bytes]]]) -> list[dict[bytes, bytes]] | None:
+        """The rows of several tables that are there, in one exchange; None where they do not fit it, or one of its requests was refused."""
         keys = [sorted({row for row in rows if 0 < len(row) <= MAX_KEY}) for _, rows in asked]
         appetites = [self._appetite("rows", table) for table, _ in asked]
-        if len(asked) > 1 and all(0 < len(some) <= appetite.next for some, appetite in zip(keys, appetites)):
-            calls = [_get_rows(self._existing(table), some) for (table, _), some in zip(asked, keys)]
-            replies = self._pool.call(lambda connection: connection.rows(calls))
-            if replies is not None:
-                for some, appetite, reply in zip(keys, appetites, replies):
-                    appetite.took(len(some), reply.size)
-                found = map(dict, (reply.rows for reply in replies))
-                return [[dict(values.get(row, ())) for row in rows] for (_, rows), values in zip(asked, found)]
-        return [self.rows(table, rows) for table, rows in asked]
+        if len(asked) < 2 or not all(0 < len(some) <= appetite.next for some, appetite in zip(keys, appetites)):
+            return None
+        calls = [_get_rows(self._existing(table), some) for (table, _), some in zip(asked, keys)]
+        replies = self._pool.call(lambda connection: connection.rows(calls))
+        if replies is None:
+            return None
+        for some, appetite, reply in zip(keys, appetites, replies):
+            appetite.took(len(some), reply.size)
+        return [dict(reply.rows) for reply in replies]
 
     def scan(self, table: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[Row]:
         """See `Table.scan`. Each row is as of one moment. Nothing is held on the server between pages.
@@ -203,11 +213,11 @@ class HBaseTable:
             scanner = connection.client.scannerOpenWithScan(name, scan, {})
             try:
                 reply = _reply(connection, _get_list(scanner, parts))
-                fetched, size = reply.rows, reply.size
+                fetched, size = _unpacked(reply), reply.size
                 more = len(fetched) == parts
                 while more and len(fetched[-1][1]) == _PART:  # the last row may go on
                     further = _reply(connection, _get_list(scanner, 1))
-                    fetched, size = fetched + further.rows, size + further.size
+                    fetched, size = fetched + _unpacked(further), size + further.size
                     more = bool(further.rows)
             except (thrift1.IOError, thrift1.IllegalArgument):
                 connection.client.scannerClose(scanner)
@@ -247,6 +257,10 @@ def _reply(connection: Connection, call: tuple[str, dict[str, Any]]) -> RowsRepl
     replies = connection.rows([call])
     assert replies is not None  # None is of several
     return replies[0]
+
+
+def _unpacked(reply: RowsReply) -> list[Row]:
+    return [(row, unpack_cells(cells)) for row, cells in reply.rows]
 
 
 def _usable(name: bytes) -> str | None:
