@@ -92,8 +92,8 @@ def _latencies(one: dict[str, Any]) -> list[str]:
         ]
         lines.append(f"| {words} | {' | '.join(cells)} |")
     lines += ["", f"By the 99th percentile, of {one['events']:,} events:", ""]
-    lines += [f"- {what}: {times:g} times ours (bar: ≥ {one['bar']:g}×)." for what, times in one["at_least_times"].items()]
-    return lines + [f"- ours: {times:g} times that of {what} (bar: ≤ {one['at_most']:g}×)." for what, times in one["at_most_times"].items()]
+    lines += [f"- {what}: {times:g} (bar: ≥ {one['bar']:g})." for what, times in one["at_least_times"].items()]
+    return lines + [f"- {what}: {times:g} (bar: ≤ {one['at_most']:g})." for what, times in one["at_most_times"].items()]
 
 
 def _line(one: dict[str, Any]) -> str:

@@ -171,10 +171,10 @@ def missed(results: Sequence[Result]) -> list[str]:
             found.append(f"{one['name']}: {one['of_copy']} of the rate of COPY alone, and should be {one['of_copy_bar']}")
         for what, times in one.get("at_least_times", {}).items():
             if times < one["bar"]:
-                found.append(f"{one['name']}: the 99th percentile of {what} is {times} times ours, and should be {one['bar']}")
+                found.append(f"{one['name']}: {what} is {times} by the 99th percentile, and should be {one['bar']}")
         for what, times in one.get("at_most_times", {}).items():
             if times > one["at_most"]:
-                found.append(f"{one['name']}: our 99th percentile is {times} times that of {what}, and should be at most {one['at_most']}")
+                found.append(f"{one['name']}: {what} is {times} by the 99th percentile, and should be at most {one['at_most']}")
         if "aim_at_most" in one and one["ratio"] > one["aim_at_most"]:
             found.append(f"{one['name']}: {one['ratio']} times the smaller run's peak, and should be at most {one['aim_at_most']}")
         if "at_most_seconds" in one and one["p99_seconds"] > one["at_most_seconds"]:

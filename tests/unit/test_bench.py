@@ -144,8 +144,8 @@ def test_a_missed_bar_is_said() -> None:
     assert suite.missed([{**fresh, "p99_seconds": 15.0}]) == []
     asked = {"name": "q", "ratio": 20, "bar": 10, "at_least_times": {"a": 9.9, "b": 10}, "at_most_times": {"c": 2.1, "d": 2}, "at_most": 2}
     assert suite.missed([asked]) == [
-        "q: the 99th percentile of a is 9.9 times ours, and should be 10",
-        "q: our 99th percentile is 2.1 times that of c, and should be at most 2",
+        "q: a is 9.9 by the 99th percentile, and should be 10",
+        "q: c is 2.1 by the 99th percentile, and should be at most 2",
     ]
 
 

@@ -187,3 +187,17 @@ def test_lengths_that_do_not_divide_a_zones_days_are_refused() -> None:
     for nonsense in ("0d", "soon", "1x", "-1h", "1.5h"):
         with pytest.raises(QueryError, match="^interval: "):
             parse_interval(nonsense)
+
+
+@given(
+    st.integers(0, 4_000_000_000 // 60),
+    st.sampled_from([1, 5, 60, 7 * 60, 1440, 3000, 7 * 1440]),
+    st.integers(0, 200),
+    st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+    st.integers(0, 1),
+)
+@settings(deadline=None)
+def test_the_texts_of_windows_are_those_of_each(first: int, step: int, count: int, zone: str, odd: int) -> None:
+    calendar, minute = calendar_of(zone), 60 * 10**6
+    times = range(first * minute + odd, (first + step * count) * minute + odd, step * minute)
+    assert calendar.texts(times) == list(map(calendar.text, times))

@@ -160,6 +160,9 @@ def _minutes(times: range) -> list[str]:
     stop = at + step * len(times)
     days = range(at // day, (stop - step) // day + 1)
     names = np.datetime_as_string(np.array(days, "datetime64[D]")).tolist()
+    if step % day == 0:
+        clock = _CLOCK_UTC[at % day]
+        return [name + clock for name in names[:: step // day]]
     texts: list[str] = []
     while at < stop:
         name, minute = names[at // day - days.start], at % day

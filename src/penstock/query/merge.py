@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 import math
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
@@ -107,8 +108,7 @@ class CellReader:
 
     def _span(self, level: int) -> int:
         """How long a row is."""
-        width = self.query.widths[level]
-        return Granularity(width).span * width
+        return _length(self.query.widths[level])
 
     def _buckets(self, level: int) -> list[tuple[int, int]]:
         """The buckets of windows that are read of a level, first and last of those that lie side by side."""
@@ -157,6 +157,8 @@ class CellReader:
     def _by_dimensions(self) -> Callable[[bytes], tuple[Any, ...] | None]:
         """From a row to the values of `by`; None for one that the filter leaves out. Each combination of values is looked at once."""
         names = self.plan.rollup.by[self.query.breakdown].dimensions
+        if not names:
+            return lambda row: ()
         places = [names.index(name) for name in self.question.by]
         where, at, known = self.question.where, len(self.prefix) + 5, {}  # type: ignore[var-annotated]
 
@@ -169,6 +171,12 @@ class CellReader:
             return known[tail]
 
         return group
+
+
+@functools.lru_cache(64)
+def _length(width: int) -> int:
+    """How long a row of windows of a width is."""
+    return Granularity(width).span * width
 
 
 def merged(plan: RollupPlan, cells: Sequence[bytes]) -> bytes:

@@ -32,10 +32,10 @@ class Rendered:
 
 
 class Engine:
-    """Asks a deployment's roll-ups; answers are kept while nothing is committed. threads: questions at once. cache: bytes of answers kept. lag: see `Analytics`."""
+    """Asks a deployment's roll-ups; answers are kept while nothing is committed. threads: questions at once. cache: bytes of answers kept. lag, rows: see `Analytics`, `lag` and `kept`."""
 
-    def __init__(self, deployment: Deployment, threads: int, cache: int, lag: float) -> None:
-        self.analytics = CachedAnalytics(Analytics(deployment, lag=lag), max_bytes=cache)
+    def __init__(self, deployment: Deployment, threads: int, cache: int, lag: float, rows: int) -> None:
+        self.analytics = CachedAnalytics(Analytics(deployment, lag=lag, kept=rows), max_bytes=cache)
         self._limiter = anyio.CapacityLimiter(threads)
 
     async def run(self, call: Callable[..., Value], *arguments: Any, **named: Any) -> Value:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, AsyncIterator
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header
 from starlette.responses import Response, StreamingResponse
 
 from penstock.serve.access import Reader
+from penstock.serve.address import described, in_address
 from penstock.serve.live import SECOND, Stream, Watcher
 from penstock.serve.parameters import LiveAddress
 from penstock.serve.problems import Problem, documented
@@ -35,10 +36,11 @@ def live_router(service: Service) -> APIRouter:
         summary="The last minutes of an entity, again whenever something was committed.",
         response_class=StreamingResponse,
         responses={**LIVE, **documented(401, 403, 404, 414, 422, 429, 503)},
+        openapi_extra=described(LiveAddress),
     )
     async def live(
         rollup: RollupName,
-        asked: Annotated[LiveAddress, Query()],
+        asked: Annotated[LiveAddress, in_address(LiveAddress)],
         access: Reader,
         last: Annotated[str | None, Header(alias="Last-Event-ID", description="The version that one has.")] = None,
     ) -> Response:

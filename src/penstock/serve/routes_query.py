@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from penstock.query import Answer, RollupInfo
 from penstock.query.trends import trending
 from penstock.serve.access import Access, Reader
+from penstock.serve.address import described, in_address
 from penstock.serve.negotiate import CSV, MEDIA_TYPES, form_of
 from penstock.serve.parameters import Format, Parameters, QueryAddress, TrendAddress
 from penstock.serve.problems import documented
@@ -34,10 +35,17 @@ def query_router(service: Service) -> APIRouter:
         return JSONResponse({"rollups": [_described(one) for one in found]}, headers=PRIVATE)
 
     @router.get(
-        "/{rollup}/query", summary="An entity's measures.", responses={**ANSWERS, **documented(401, 403, 404, 406, 414, 422, 429, 503)}
+        "/{rollup}/query",
+        summary="An entity's measures.",
+        responses={**ANSWERS, **documented(401, 403, 404, 406, 414, 422, 429, 503)},
+        openapi_extra=described(QueryAddress),
     )
     async def get_query(
-        rollup: RollupName, asked: Annotated[QueryAddress, Query()], access: Reader, accept: Accept = None, known: Known = None
+        rollup: RollupName,
+        asked: Annotated[QueryAddress, in_address(QueryAddress)],
+        access: Reader,
+        accept: Accept = None,
+        known: Known = None,
     ) -> Response:
         return await answered(service, access, rollup, asked.parameters(), form_of(accept, asked.format), known)
 
@@ -60,8 +68,9 @@ def query_router(service: Service) -> APIRouter:
         "/{rollup}/trending",
         summary="The values of dimensions that grew most against the period before.",
         responses={**TRENDS, **documented(401, 403, 404, 414, 422, 429, 503)},
+        openapi_extra=described(TrendAddress),
     )
-    async def get_trending(rollup: RollupName, asked: Annotated[TrendAddress, Query()], access: Reader) -> Response:
+    async def get_trending(rollup: RollupName, asked: Annotated[TrendAddress, in_address(TrendAddress)], access: Reader) -> Response:
         with service.audited("trending", access, rollup=rollup, entity=asked.entity) as said:
             entity = said["entity"] = await entity_of(service, access, rollup, asked.entity)
             question = asked.arguments(floor=access.minimum_audience, max_rows=service.settings.max_rows)

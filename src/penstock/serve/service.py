@@ -45,7 +45,7 @@ class Service:
             self.keys, self.tokens, self.rates, self.audit, self.now, rate=settings.rate, minimum_audience=settings.minimum_audience
         )
         self.catalog = Catalog(lambda: deployment.table, self.now)
-        self.engine = Engine(deployment, settings.threads, settings.cache, settings.lag / 1e6)
+        self.engine = Engine(deployment, settings.threads, settings.cache, settings.lag / 1e6, settings.rows)
         self.bodies: dict[str, int] = {}
         self.cors: set[str] = set()
         self.get_only: set[str] = set()

@@ -27,7 +27,7 @@ class ServeSettings:
     browser stays signed in. refresh: how much later a revoked key is refused at the most. live: how often the committed offsets are looked at while somebody
     watches. lag: how old what is known of the stream's progress may be when a question is asked. rate: requests a minute and key, in each server process, unless the key says otherwise. minimum_audience: groups of fewer people are not shown.
     max_rows: of an answer. max_body: bytes of a query's body. max_url: bytes of an address. max_streams: live streams at once, in each server process.
-    threads: queries that run at once, in each server process. cache: bytes of answers kept in memory. origins: web pages of other hosts that may ask,
+    threads: queries that run at once, in each server process. cache: bytes of answers kept in memory; rows: of the table's rows. origins: web pages of other hosts that may ask,
     "https://host"; embedders: hosts that may show the dashboard in a frame. audit: the file of the audit log; "-" for standard error, "" for none.
     """
 
@@ -46,6 +46,7 @@ class ServeSettings:
     max_streams: int = 200
     threads: int = 8
     cache: int = 64 * 1024 * 1024
+    rows: int = 64 * 1024 * 1024
     origins: tuple[str, ...] = ()
     embedders: tuple[str, ...] = ()
     audit: str | None = None
@@ -94,7 +95,7 @@ def mistake(table: Any) -> str | None:
             isinstance(one, str) and one.startswith(("https://", "http://")) and "*" not in one for one in value
         ):
             return f'{name}: name each as "https://host"'
-        elif isinstance(value, int) and value < (0 if name in ("minimum_audience", "cache") else 1):
+        elif isinstance(value, int) and value < (0 if name in ("minimum_audience", "cache", "rows") else 1):
             return f"{name} = {value} is too small"
     return None
 
