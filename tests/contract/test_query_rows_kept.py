@@ -139,7 +139,7 @@ def test_rows_are_bounded_in_bytes_and_in_age(monkeypatch: pytest.MonkeyPatch) -
     everything = len(table.taken())
     assert analytics.query("by_site", **question) == first and 0 < len(table.taken()) <= everything  # 72 rows are more than 20,000 bytes
     rows = analytics._rows
-    assert 0 < rows._bytes <= rows.max_bytes and rows._bytes == sum(one.size for one in rows._kept.values())
+    assert 0 < rows._bytes <= rows.max_bytes and rows._bytes == sum(one[1] for one in rows._kept.values())
     roomy = Analytics(world)
     roomy.query("by_site", **question)
     table.taken()
