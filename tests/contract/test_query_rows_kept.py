@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from query_world import BEGIN, COUNTRIES, DAY, HOUR, MINUTE, STATUSES, World, by_site, events
 
+from penstock.errors import QueryError
 from penstock.model import Count
-from penstock.query import Analytics
+from penstock.query import Analytics, CachedAnalytics
 from penstock.query.kept import RowCache
 from penstock.rollup.registry import Registry
 from penstock.table.memory import MemoryTable
@@ -152,3 +153,33 @@ def test_rows_are_bounded_in_bytes_and_in_age(monkeypatch: pytest.MonkeyPatch) -
         assert nothing.query("by_site", **question) == first and len(table.taken()) == everything
     rows.clear()
     assert rows._bytes == 0 and isinstance(rows, RowCache) and analytics.query("by_site", **question) == first
+
+
+def test_what_is_at_hand_is_answered_without_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 50.0
+    monkeypatch.setattr("penstock.query.analytics.time.monotonic", lambda: now)
+    table = Recording()
+    world = World(table, partitions=1)
+    made = events(6, 400)
+    world.produce(0, made[:300])
+    world.count(0)
+    question: dict[str, Any] = {"entity": "a", "start": BEGIN, "end": BEGIN + 3 * DAY, "interval": "1h"}
+    for analytics in (Analytics(world, lag=10), CachedAnalytics(Analytics(world, lag=10))):
+        assert analytics.prepare_at_hand("by_site", **question) is None  # nobody has looked yet
+        prepared = analytics.prepare("by_site", **question)
+        assert analytics.answer_at_hand(prepared) is None
+        expected = analytics.answer(prepared)
+        again = analytics.prepare_at_hand("by_site", **question)
+        table.taken()
+        assert again is not None and analytics.answer_at_hand(again) == expected and not table.taken()
+        wider = analytics.prepare_at_hand("by_site", **{**question, "end": BEGIN + 4 * DAY})
+        assert wider is not None and analytics.answer_at_hand(wider) is None and not table.taken()
+        with pytest.raises(QueryError, match="interval"):
+            analytics.prepare_at_hand("by_site", **{**question, "interval": "soon"})
+        now += 1.9
+        assert analytics.prepare_at_hand("by_site", **question) is not None
+        now += 0.2  # `refresh`: there may be another definition
+        assert analytics.prepare_at_hand("by_site", **question) is None
+    fresh = Analytics(world)
+    fresh.query("by_site", **question)
+    assert fresh.prepare_at_hand("by_site", **question) is None  # without a lag, the control cells are read for every question

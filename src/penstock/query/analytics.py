@@ -13,7 +13,7 @@ from penstock.model.units import duration_text
 from penstock.query.answer import Answer
 from penstock.query.answering import Prepared, answer
 from penstock.query.calendars import calendar_of
-from penstock.query.kept import MAX_BYTES, RowCache
+from penstock.query.kept import MAX_BYTES, NotKept, RowCache, Unread
 from penstock.query.ranges import parse_time
 from penstock.query.request import MAX_ROWS, parse
 from penstock.query.standing import Standing
@@ -239,11 +239,24 @@ class Analytics:
         clock = self.source.now() if now is None else parse_time(now, "now", calendar_of("UTC"), self.source.now())[0]
         return Prepared(rollup, definition, plan, standing, parse(plan, **asked, now=clock, newest=standing.newest))
 
+    def prepare_at_hand(self, rollup: str, **question: Any) -> Prepared | None:
+        """As `prepare`, where the control cells were looked at within `lag`; None where they would have to be read."""
+        known, now = self._known.get(rollup), time.monotonic()
+        return None if known is None or now >= min(known.until, known.looked_at + self.lag) else self.prepare(rollup, **question)
+
+    def answer_at_hand(self, prepared: Prepared) -> Answer | None:
+        """The answer to a prepared question, where all rows of it are kept; None where some would have to be read. The same errors as `query`."""
+        try:
+            return answer(prepared, _UNREAD, self._rows, self.source.now())
+        except NotKept:
+            return None
+
     def answer(self, prepared: Prepared) -> Answer:
         """The answer to a prepared question. The same errors as `query`."""
         return answer(prepared, self.source.table, self._rows, self.source.now())
 
 
+_UNREAD: Any = Unread()
 _DEFAULTS: dict[str, Any] = {
     name: one.default for name, one in inspect.signature(Analytics.query).parameters.items() if one.default is not inspect.Parameter.empty
 }

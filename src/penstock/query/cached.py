@@ -61,6 +61,19 @@ class CachedAnalytics:
         """As `Analytics.rollups`."""
         return self.analytics.rollups()
 
+    def prepare_at_hand(self, rollup: str, **question: Any) -> Prepared | None:
+        """As `Analytics.prepare_at_hand`."""
+        return self.analytics.prepare_at_hand(rollup, **question)
+
+    def answer_at_hand(self, prepared: Prepared) -> Answer | None:
+        """As `Analytics.answer_at_hand`, and an answer that is kept."""
+        found = self._find(prepared.version)
+        if found is None:
+            found = self.analytics.answer_at_hand(prepared)
+            if found is not None:
+                self._keep(prepared.version, found)
+        return None if found is None else _copy(found)
+
     def answer(self, prepared: Prepared) -> Answer:
         """As `Analytics.answer`, from memory where nothing changed."""
         version = prepared.version
@@ -77,8 +90,7 @@ class CachedAnalytics:
                     finally:
                         with self._lock:
                             self._asking.pop(version, None)
-        other = None if found.other is None else [dict(row) for row in found.other]
-        return dataclasses.replace(found, other=other, totals=None if found.totals is None else dict(found.totals))  # rows copy themselves
+        return _copy(found)
 
     def stats(self) -> CacheStats:
         """What the cache holds, and how often it helped."""
@@ -127,6 +139,12 @@ class CachedAnalytics:
         kept = self._kept.pop(version, None)
         if kept is not None:
             self._stats.bytes -= kept[1]
+
+
+def _copy(answer: Answer) -> Answer:
+    """What a caller may change of an answer is its own; rows copy themselves."""
+    other = None if answer.other is None else [dict(row) for row in answer.other]
+    return dataclasses.replace(answer, other=other, totals=None if answer.totals is None else dict(answer.totals))
 
 
 def _size(answer: Answer) -> int:

@@ -13,7 +13,7 @@ import itertools
 import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from penstock.kernels import pack_cells
 from penstock.table import Table
@@ -55,6 +55,22 @@ class Ranged:
     stop: bytes
     state: State
     final: bool
+
+
+class NotKept(Exception):
+    """Something would have to be read."""
+
+
+class Unread:
+    """Stands for a table that is not to be asked: raises NotKept."""
+
+    def packed_rows(self, asked: object) -> NoReturn:
+        """See `Table.packed_rows`."""
+        raise NotKept
+
+    def scan(self, table: str, start: bytes, stop: bytes) -> NoReturn:
+        """See `Table.scan`."""
+        raise NotKept
 
 
 class RowCache:
