@@ -10,6 +10,7 @@ Each side answers all of it, windows without events as zeros, and all must give 
 
 - `penstock`: `Analytics.query` on HBase, over Thrift, as it is by default: rows are kept until something is committed. No answer is kept.
 - `penstock-read`: the same, but no row is kept either, and each question is three requests to HBase.
+- `penstock-live`: as `penstock`, while another process counts events and commits every 5 s (`bench.query_live`).
 - `duckdb`: SQL over the archive's files, which it is told by name.
 - `detail`: PostgreSQL, the events as they are, with an index on their time; `detail-indexed`: with one on advertiser and time.
 - `rollup`: PostgreSQL, a table of minutes and one of days, each with the primary key (advertiser, window), made and vacuumed beforehand.
@@ -38,7 +39,7 @@ from penstock.model.units import DAY, HOUR, MINUTE, instant
 from penstock.query import Analytics
 from penstock.runner.local import LocalRunner, prepare
 
-from bench import query_service, query_sides
+from bench import query_live, query_service, query_sides
 from bench.measure import Bench, BenchError
 from bench.own_servers import own_servers
 from bench.query_sides import Question, Side
@@ -56,12 +57,14 @@ QUESTIONS = {
     "rollup": 2000,
     "penstock": 2000,
     "penstock-read": 2000,
+    "penstock-live": 2000,
     "api-rollup": 2000,
     "api": 2000,
 }
 SIDES = {
     "penstock": "Analytics on HBase, rows kept",
     "penstock-read": "Analytics on HBase, no rows kept",
+    "penstock-live": f"Analytics on HBase, rows kept, while {query_live.RATE:,} events/s are counted",
     "rollup": "PostgreSQL, indexed roll-up tables",
     "detail-indexed": "PostgreSQL, detail, index on advertiser and time",
     "detail": "PostgreSQL, detail, index on time",
@@ -72,6 +75,7 @@ SIDES = {
 FEW = 100  # of each, where --events says that it is a trial
 PINNED = 3.0  # seconds in which the rate of one core is measured
 OF_DETAIL, OF_ROLLUP = 10, 2  # the bars: p99 of DuckDB and of the detail over ours, at least; ours over the roll-up tables', at most
+PAUSE = 0.01  # seconds before a question, while events are counted: the questions see several commits
 LAG = 0.2  # seconds, as `penstock serve` has it
 BEGIN = instant(START)
 KINDS = ("30d", "24h")
@@ -180,17 +184,21 @@ def measure(bench: Bench, deployment: Deployment, weights: Any, events: int, *, 
         sides = {
             "penstock": query_sides.penstock(Analytics(deployment, lag=LAG)),
             "penstock-read": query_sides.penstock(Analytics(deployment, lag=LAG, kept=0)),
+            "penstock-live": query_sides.penstock(Analytics(deployment, lag=LAG)),
         }
         sides.update(stack.enter_context(query_sides.in_postgres(files, schema)))
         bench.say(f"  in PostgreSQL after {time.perf_counter() - began:.0f} s")
         sides["duckdb"] = stack.enter_context(query_sides.over_archive(files))
         services = {"api": query_service.penstock(deployment, bench.cpu), "api-rollup": query_service.postgres(schema, bench.cpu)}
         for side, count in QUESTIONS.items():
-            with services[side] if side in services else contextlib.nullcontext(sides.get(side)) as one:
+            with services[side] if side in services else contextlib.nullcontext(sides.get(side)) as one, contextlib.ExitStack() as beside:
                 assert one is not None
+                if side == "penstock-live":
+                    beside.enter_context(query_live.counting(deployment, BEGIN + DAYS * DAY, ADVERTISERS, bench.cpu))
                 for kind in KINDS:
                     questions = _questions(kind, max(QUESTIONS.values()), weights)[: min(count, FEW) if few else count]
-                    took[kind][side] = _times(f"{kind}, {side}", one, questions, known[kind])
+                    pause = PAUSE if side == "penstock-live" else 0.0
+                    took[kind][side] = _times(f"{kind}, {side}", one, questions, known[kind], pause)
                     p50, p95, p99 = (1e3 * value for value in np.percentile(took[kind][side], (50, 95, 99)))
                     bench.say(f"  {kind}, {side}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
                     if side in ("penstock", "penstock-read", "rollup"):
@@ -207,14 +215,16 @@ def _questions(kind: str, count: int, weights: Any) -> list[Question]:
     return [Question(one, end - 24 * HOUR, end, MINUTE) for one, end in zip(advertisers, ends)]
 
 
-def _times(what: str, side: Side, questions: list[Question], known: dict[int, int]) -> list[float]:
-    """Seconds of every question. known: what the first side's numbers hash to, which the others are held against."""
+def _times(what: str, side: Side, questions: list[Question], known: dict[int, int], pause: float = 0.0) -> list[float]:
+    """Seconds of every question. known: what the first side's numbers hash to, which the others are held against. pause: seconds before each."""
     for question in questions:
         side.ask(question)
     gc.collect()
     gc.freeze()  # what the sides hold is not looked through again and again, as in a server
     took = []
     for number, question in enumerate(questions):
+        if pause:
+            time.sleep(pause)
         began = time.perf_counter()
         answer = side.ask(question)
         took.append(time.perf_counter() - began)
