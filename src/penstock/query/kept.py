@@ -1,8 +1,8 @@
 """Rows kept in memory, for as long as nothing was committed that could have changed them.
 
 A row changes when its shards commit: the finest granularity's with every flush, the coarser ones' when windows are folded. The control cells say both, and a reader
-looks at them first, so that a row that was read under the same control cells is what the table holds as far as an answer claims. Windows that are folded never
-change again: their rows stay whatever is committed.
+looks at them first, so that a row that was read under the same control cells is what the table holds as far as an answer claims. Windows that all shards have folded
+change no more, whatever is committed: their rows stay, until there is another shard.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ Entry = tuple[Any, int, int, float]
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a reader knows of a table's rows. generation: whose cells it looks for. token: of the commits that could change any of them; stays the same while nothing
-    does. It is to be taken before the rows are read."""
+    """What a reader knows of a table's rows, taken before they are read. generation, shards: whose cells it looks for. token: of the commits that could change any of
+    them; stays the same while nothing does."""
 
     generation: bytes
+    shards: Hashable
     token: Hashable
 
 
@@ -85,8 +86,8 @@ class RowCache:
         self._lock = threading.Lock()
         self._kept: collections.OrderedDict[tuple[Any, ...], Entry] = collections.OrderedDict()
         self._bytes = 0
-        self._states: dict[tuple[str, bytes], tuple[Hashable, int, int]] = {}
-        self._fresh = itertools.count().__next__
+        self._states: dict[tuple[str, bytes], tuple[State, tuple[int, int]]] = {}
+        self._fresh = itertools.count(1).__next__
 
     def rows(self, table: Table, asked: Sequence[Keyed]) -> list[list[bytes]]:
         """Rows by their keys, packed: from memory, and of all that are not there in one request."""
@@ -138,16 +139,14 @@ class RowCache:
         self._keep(place, tuple(rows), size, number, now)
 
     def _numbers(self, table: str, state: State) -> tuple[int, int]:
-        """The number of what is read in this state, until it is another; and that of what never changes, of its generation. With the lock."""
-        known = self._states.get((table, state.generation))
-        if known is None:
-            known = state.token, self._fresh(), self._fresh()
-        elif known[0] != state.token:
-            known = state.token, self._fresh(), known[2]
-        else:
-            return known[1:]
-        self._states[table, state.generation] = known
-        return known[1:]
+        """The number of what is read in this state, until it is another; and that of what changes no more, until there is another shard. With the lock."""
+        before, numbers = self._states.get((table, state.generation), (None, (0, 0)))
+        if before == state:
+            return numbers
+        same_shards = before is not None and before.shards == state.shards
+        numbers = self._fresh(), numbers[1] if same_shards else self._fresh()
+        self._states[table, state.generation] = state, numbers
+        return numbers
 
     def _keep(self, place: tuple[Any, ...], value: Any, size: int, number: int, now: float) -> None:
         size += sum(map(len, place)) + _OVERHEAD

@@ -100,7 +100,8 @@ class CellReader:
             yield level, zip(keys.rows, cells)
 
     def _state(self, level: int) -> State:
-        return State(self.generation, self.standing.folded(self.query.widths[level]) if level else self.standing.committed)
+        token = self.standing.folded(self.query.widths[level]) if level else self.standing.committed
+        return State(self.generation, self.standing.names, token)
 
     def _final(self, level: int, first: int, last: int) -> int:
         """Of how many buckets, the first of some, all windows are closed."""

@@ -36,19 +36,22 @@ class Standing:
         )
 
     @functools.cached_property
+    def names(self) -> Hashable:
+        """Which shards there are."""
+        return tuple(shard.row for shard, _ in self.shards)
+
+    @functools.cached_property
     def committed(self) -> Hashable:
         """Changes with every commit of any shard: what cells of the finest windows there may be."""
-        return tuple(
-            (shard.row, control.done.offset, control.flushing, control.timestamp, control.folded) for shard, control in self.shards
-        )
+        return tuple((control.done.offset, control.flushing, control.timestamp, control.folded) for _, control in self.shards)
 
     def folded(self, width: int) -> Hashable:
-        """Changes when any shard folds windows of a width, or there is another shard: what cells of those there may be."""
-        return tuple((shard.row, control.folded // width) for shard, control in self.shards)
+        """Changes when any shard folds windows of a width: what cells of those there may be."""
+        return tuple(control.folded // width for _, control in self.shards)
 
     @functools.cached_property
     def closed(self) -> int:
-        """Windows that end by this event time change no more, of no shard."""
+        """Windows that end by this event time change no more, of none of these shards."""
         return min((control.folded for _, control in self.shards), default=NO_WATERMARK)
 
     @functools.cached_property
