@@ -155,6 +155,22 @@ def test_our_own_clients_take_what_they_are_to_trust(served: Served, authority: 
         stranger.close(0.01)
 
 
+def test_the_command_line_and_a_client_trust_the_authorities_of_a_file(
+    served: Served, authority: Authority, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text('{"ts": 1}\n')
+    monkeypatch.setenv("PENSTOCK_KEY", served.key(actions=("write",)))
+    send = ["send", "visits", str(events), "--url", url, "--timeout", "10s"]
+    assert execute(send) == 1 and "certificate verify failed" in capsys.readouterr().err
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.trusted))
+    assert execute(send) == 1
+    out, err = capsys.readouterr()
+    assert ("rejected", "1") in [tuple(line.split()) for line in out.splitlines()] and '"event": {"ts": 1}' in err
+    with Analytics.on(url, served.key(OURS)) as analytics:
+        assert analytics.query("by_site", entity=OURS, **DAYS).rows
+
+
 def test_a_pair_that_cannot_work_is_said_before_anything_is_served(
     served: Served, authority: Authority, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,7 +42,7 @@ LAST = 2.0  # seconds that what waits still has once Ctrl-C was pressed
 )
 @click.argument("dataset")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("--url", required=True, metavar="URL", help="Where `penstock serve` listens.")
+@click.option("--url", required=True, metavar="URL", help="Where `penstock serve` listens; SSL_CERT_FILE names authorities of your own.")
 @click.option(
     "--key",
     default="env:PENSTOCK_KEY",

@@ -11,8 +11,10 @@ import anyio
 import anyio.to_thread
 import pyarrow as pa
 
+from penstock.model.units import DAY
 from penstock.query import Analytics, Answer, CachedAnalytics, RollupInfo, render
 from penstock.query.answering import Prepared
+from penstock.query.request import Question
 from penstock.serve.negotiate import ARROW
 from penstock.serve.problems import Problem
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from penstock.deployment import Deployment
 
 Value = TypeVar("Value")
-_SMALL = 1500  # windows, a day of minutes and some: about a millisecond
+_SMALL, _SHORT = 1500, 32 * DAY  # windows, a day of minutes and some; and what lies between start and end: a few milliseconds at most
 _WAITING = 256  # questions that may wait for a thread; more are turned away at once, instead of being answered too late
 
 
@@ -52,7 +54,7 @@ class Engine:
         A small one that needs nothing from the table is made at once: to hand it to a thread takes longer.
         """
         prepared = self.analytics.prepare_at_hand(rollup, **asked)
-        if prepared is not None and not prepared.question.by and len(prepared.question.windows) <= _SMALL:
+        if prepared is not None and _small(prepared.question):
             found = self._rendered(prepared, form, known, self.analytics.answer_at_hand)
             if found is not None:
                 return found
@@ -74,6 +76,11 @@ class Engine:
             return Rendered(tag)
         found = answer(prepared)
         return None if found is None else Rendered(tag, rendered(found, form), found)
+
+
+def _small(question: Question) -> bool:
+    """Whether it takes no longer than others may wait for, whatever there is to merge."""
+    return not question.dimensions and len(question.windows) <= _SMALL and question.end - question.start <= _SHORT
 
 
 def rendered(answer: Answer, form: str) -> bytes:
