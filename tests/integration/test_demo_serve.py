@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import pty
 import re
-import select
-import signal
-import struct
-import subprocess
-import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -23,83 +14,23 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from terminal import PATIENCE, Terminal
+
 from penstock.cli import execute
 
-PATIENCE = 120  # seconds after which a test gives up
-ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 COUNTS = ("impressions", "clicks", "saves", "conversions")
 LOADED = re.compile(r'(?:src|href)="([^"#:]+)"|\bfrom "(\./[^"]+)"')
 
 
-def _take_terminal() -> None:
-    """Make standard input the controlling terminal, so that Ctrl-C and a hang-up are signals; and none that is ignored, as whoever runs the tests may."""
-    for which in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(which, signal.SIG_DFL)
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Demo:
-    """A demo at a terminal of its own, in `folder`."""
-
-    def __init__(self, folder: Path, events: int) -> None:
-        self.on = f"local:{folder}"
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 300, 0, 0))
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "300"}
-        for name in ("CI", "PENSTOCK_TRACEBACK"):
-            environment.pop(name, None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock", "demo", "--events", str(events), "--on", self.on],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
-        os.close(slave)
-        self.shown = ""
-
-    def read(self, until: str | None = None) -> str:
-        """All that was shown so far, once `until` is in it; without it, once the demo has ended."""
-        deadline = time.monotonic() + PATIENCE
-        while until is None or until not in self.shown:
-            assert time.monotonic() < deadline, f"{until!r} was not shown:\n{self.shown}"
-            if not select.select([self.master], [], [], 1.0)[0]:
-                continue
-            try:
-                data = os.read(self.master, 1 << 16)
-            except OSError:  # nobody holds the other end any more
-                data = b""
-            if not data:
-                assert until is None, f"it ended before {until!r} was shown:\n{self.shown}"
-                break
-            self.shown += ANSI.sub("", data.decode(errors="replace"))
-        return self.shown
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self.master, text.encode())
-
-    def hang_up(self) -> None:
-        """Close the terminal."""
-        os.close(self.master)
-        self.master = -1
-
-
 @contextlib.contextmanager
-def demo(folder: Path, events: int) -> Iterator[Demo]:
-    """A demo whose dashboard is open. It is ended with all that it started if it runs still."""
-    made = Demo(folder, events)
+def demo(on: str, events: int) -> Iterator[Terminal]:
+    """A demo whose dashboard is open."""
+    made = Terminal("demo", "--events", str(events), "--on", on, columns=300, environment={})
     try:
         made.read("Ctrl-C stops everything.")
         yield made
     finally:
-        if made.process.poll() is None:
-            made.process.send_signal(signal.SIGTERM)
-            made.process.wait(PATIENCE)
-        if made.master >= 0:
-            made.hang_up()
+        made.end()
 
 
 def links(shown: str) -> list[str]:
@@ -140,9 +71,10 @@ def printed(shown: str, title: str) -> list[dict[str, Any]]:
 
 
 def test_the_demo_ends_on_a_dashboard_whose_numbers_grow_until_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with demo(tmp_path / "demo", 5000) as shown:
+    on = f"local:{tmp_path / 'demo'}"
+    with demo(on, 5000) as shown:
         text = shown.shown
-        assert "All numbers agree." in text and f"penstock serve --on {shown.on}" in text
+        assert "All numbers agree." in text and f"penstock serve --on {on}" in text
         page, day, documentation = links(text)[-3:]
         address = page.partition("/dashboard?")[0]
         key = urlsplit(page).fragment.removeprefix("key=")
@@ -171,14 +103,14 @@ def test_the_demo_ends_on_a_dashboard_whose_numbers_grow_until_ctrl_c(tmp_path: 
             wanted = printed(text, "by country")
             assert [{**row, "ctr": round(row["ctr"], 4)} for row in rows] == wanted and len(wanted) == 8
             assert ask(**span, interval=linked["interval"])["rows"]
-        assert execute(["demo", "--events", "10", "--no-serve", "--on", shown.on]) == 2
+        assert execute(["demo", "--events", "10", "--no-serve", "--on", on]) == 2
         assert "another demo runs in" in capsys.readouterr().err
         shown.type("\x03")
         rest = shown.read()
         assert shown.process.wait(PATIENCE) == 0
         assert "stopping: making durable what was taken" in rest and "Traceback" not in rest
         assert free(address)
-    assert execute(["demo", "--events", "10", "--no-serve", "--keep", "--on", shown.on]) == 2
+    assert execute(["demo", "--events", "10", "--no-serve", "--keep", "--on", on]) == 2
     assert "live traffic has flowed" in capsys.readouterr().err
 
 
@@ -197,7 +129,7 @@ def _the_page_and_all_that_it_loads(client: httpx.Client, page: str) -> None:
 
 
 def test_it_does_not_outlive_its_terminal(tmp_path: Path) -> None:
-    with demo(tmp_path / "demo", 200) as shown:
+    with demo(f"local:{tmp_path / 'demo'}", 200) as shown:
         address = links(shown.shown)[-1].removesuffix("/docs")
         assert not free(address)
         shown.hang_up()
