@@ -32,9 +32,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from penstock import ArchiveBolt, By, Count, Decimal, Enum, Int, KafkaSpout, Ratio, Rollup, RollupBolt, Schema, Sum, Timestamp, Topology
 from penstock.deployment import Deployment
-from penstock.log.generate import TYPES
 from penstock.model.units import DAY, HOUR, MINUTE, instant
 from penstock.query import Analytics
 from penstock.runner.local import LocalRunner, prepare
@@ -43,6 +41,7 @@ from bench import query_live, query_service, query_sides
 from bench.measure import Bench, BenchError
 from bench.own_servers import own_servers
 from bench.query_sides import Question, Side
+from bench.queried import Queried
 from bench.suite import Result, short
 from bench.workload import START, Workload
 
@@ -81,42 +80,6 @@ BEGIN = instant(START)
 KINDS = ("30d", "24h")
 OURS = ("penstock", "penstock-read")
 _SEED = 11
-
-ads = Schema(
-    "ads",
-    time="ts",
-    lateness="1d",
-    key="advertiser",
-    fields={
-        "ts": Timestamp("ms"),
-        "advertiser": Int(path="advertiser_id"),
-        "user": Int(path="user_id"),
-        "type": Enum(*TYPES),
-        "campaign": Int(path="campaign_id"),
-        "cost": Decimal(6, nullable=True),
-    },
-)
-by_advertiser = Rollup(
-    "by_advertiser",
-    of=ads,
-    entity="advertiser",
-    measures={
-        "impressions": Count(where={"type": "impression"}),
-        "clicks": Count(where={"type": "click"}),
-        "spend": Sum("cost"),
-        "ctr": Ratio("clicks", "impressions"),
-    },
-    by=[By(keep={"1m": "60d", "1h": "90d", "1d": "5y"})],
-)
-
-
-class Queried(Topology):
-    """Minutes, hours and days of each advertiser, and the detail."""
-
-    live = KafkaSpout.spec(ads)
-    rollups = RollupBolt.spec(live, [by_advertiser], flush="5s")
-    detail = KafkaSpout.spec(ads)
-    archive = ArchiveBolt.spec(detail)
 
 
 def run(bench: Bench, *, events: int | None = None) -> Result:

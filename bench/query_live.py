@@ -25,6 +25,7 @@ from penstock.log.producer import Producer
 from penstock.runner.local import LocalRunner, Position, prepare
 
 from bench.measure import ROOT, BenchError
+from bench.queried import Queried
 
 RATE = 1000  # events a second
 _EVERY = 0.1  # seconds between two appends
@@ -69,8 +70,6 @@ def _produce(deployment: Deployment, start: int, advertisers: int, stopped: thre
 
 
 def _main(told: dict[str, Any]) -> None:
-    from bench.query import Queried
-
     if told["cpu"] is not None:
         os.sched_setaffinity(0, {told["cpu"]})
     with contextlib.closing(Deployment.from_json(told["deployment"])) as deployment:
