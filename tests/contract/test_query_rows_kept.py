@@ -141,7 +141,8 @@ def test_rows_are_bounded_in_bytes_and_in_age(monkeypatch: pytest.MonkeyPatch) -
     everything = len(table.taken())
     assert analytics.query("by_site", **question) == first and 0 < len(table.taken()) <= everything  # 72 rows are more than 20,000 bytes
     rows = analytics._rows
-    assert 0 < rows._bytes <= rows.max_bytes and rows._bytes == sum(one[1] for one in rows._kept.values())
+    kept = rows._kept
+    assert 0 < kept.bytes <= kept.max_bytes and kept.bytes == sum(one[1] for one in kept.entries.values())
     roomy = Analytics(world)
     roomy.query("by_site", **question)
     table.taken()
@@ -153,7 +154,7 @@ def test_rows_are_bounded_in_bytes_and_in_age(monkeypatch: pytest.MonkeyPatch) -
     for _ in range(2):
         assert nothing.query("by_site", **question) == first and len(table.taken()) == everything
     rows.clear()
-    assert rows._bytes == 0 and isinstance(rows, RowCache) and analytics.query("by_site", **question) == first
+    assert kept.bytes == 0 and isinstance(rows, RowCache) and analytics.query("by_site", **question) == first
 
 
 def test_what_is_at_hand_is_answered_without_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

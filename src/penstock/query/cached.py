@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import Any, Sequence
 from penstock.query.analytics import Analytics, RollupInfo
 from penstock.query.answer import Answer
 from penstock.query.answering import Prepared
+from penstock.query.bounded import Bounded
 
 _OVERHEAD = 2000  # bytes of an answer beside its rows
 
@@ -39,9 +39,9 @@ class CachedAnalytics:
     """
 
     def __init__(self, analytics: Analytics, *, max_bytes: int = 64 << 20, max_age: float = 300.0) -> None:
-        self.analytics, self.max_bytes, self.max_age = analytics, max_bytes, max_age
+        self.analytics = analytics
         self._lock = threading.Lock()
-        self._kept: collections.OrderedDict[str, tuple[float, int, Answer]] = collections.OrderedDict()
+        self._kept: Bounded[str, Answer] = Bounded(max_bytes, max_age)
         self._asking: dict[str, threading.Lock] = {}
         self._stats = CacheStats()
 
@@ -95,13 +95,12 @@ class CachedAnalytics:
     def stats(self) -> CacheStats:
         """What the cache holds, and how often it helped."""
         with self._lock:
-            return dataclasses.replace(self._stats, answers=len(self._kept))
+            return dataclasses.replace(self._stats, answers=len(self._kept.entries), bytes=self._kept.bytes)
 
     def clear(self) -> None:
         """Forget all answers."""
         with self._lock:
             self._kept.clear()
-            self._stats.bytes = 0
 
     def close(self) -> None:
         """Close the analytics below."""
@@ -116,29 +115,15 @@ class CachedAnalytics:
 
     def _find(self, version: str) -> Answer | None:
         with self._lock:
-            kept = self._kept.get(version)
-            if kept is None or time.monotonic() >= kept[0]:
-                return None
-            self._kept.move_to_end(version)
-            self._stats.hits += 1
-            return kept[2]
+            found = self._kept.get(version, time.monotonic())
+            self._stats.hits += found is not None
+            return found
 
     def _keep(self, version: str, answer: Answer) -> None:
         size = _size(answer)
         with self._lock:
             self._stats.misses += 1
-            self._drop(version)
-            if size > self.max_bytes:
-                return
-            self._kept[version] = time.monotonic() + self.max_age, size, answer
-            self._stats.bytes += size
-            while self._stats.bytes > self.max_bytes:
-                self._drop(next(iter(self._kept)))
-
-    def _drop(self, version: str) -> None:
-        kept = self._kept.pop(version, None)
-        if kept is not None:
-            self._stats.bytes -= kept[1]
+            self._kept.put(version, answer, size, time.monotonic())
 
 
 def _copy(answer: Answer) -> Answer:

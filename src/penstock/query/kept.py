@@ -7,7 +7,6 @@ change no more, whatever is committed: their rows stay, until there is another s
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 import threading
@@ -16,15 +15,13 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from penstock.kernels import pack_cells
+from penstock.query.bounded import Bounded
 from penstock.table import Table
 
 MAX_BYTES = 64 << 20
 _OVERHEAD = 400  # bytes of memory that a row takes beside its key and its cells, about
 
 Row = tuple[bytes, bytes]  # its key, and its cells in one piece
-# What is kept: the row's cells or a range's rows, bytes of memory, the number of the state it was read in, and until when. A tuple of nothing that could lie in a
-# cycle, so that the garbage collector does not look through all of them.
-Entry = tuple[Any, int, int, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,29 +79,19 @@ class RowCache:
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_age: float = 300.0) -> None:
-        self.max_bytes, self.max_age = max_bytes, max_age
         self._lock = threading.Lock()
-        self._kept: collections.OrderedDict[tuple[Any, ...], Entry] = collections.OrderedDict()
-        self._bytes = 0
+        self._kept: Bounded[tuple[Any, ...], tuple[Any, int]] = Bounded(
+            max_bytes, max_age
+        )  # with the number of the state that it was read in
         self._states: dict[tuple[str, bytes], tuple[State, tuple[int, int]]] = {}
         self._fresh = itertools.count(1).__next__
 
     def rows(self, table: Table, asked: Sequence[Keyed]) -> list[list[bytes]]:
         """Rows by their keys, packed: from memory, and of all that are not there in one request."""
-        found: list[list[bytes | None]] = []
-        now, kept = time.monotonic(), self._kept
+        now = time.monotonic()
         with self._lock:
             states = [self._numbers(one.table, one.state) for one in asked]
-            for one, numbers in zip(asked, states):
-                some: list[bytes | None] = []
-                for row in one.rows:
-                    entry = kept.get((one.table, row))
-                    if entry is not None and entry[2] in numbers and now < entry[3]:
-                        kept.move_to_end((one.table, row))
-                        some.append(entry[0])
-                    else:
-                        some.append(None)
-                found.append(some)
+            found = [[self._find((one.table, row), numbers, now) for row in one.rows] for one, numbers in zip(asked, states)]
         missing = [[place for place, value in enumerate(some) if value is None] if None in some else [] for some in found]
         wanted = [(number, places) for number, places in enumerate(missing) if places]
         if wanted:
@@ -114,18 +101,15 @@ class RowCache:
                 for place, value in zip(places, values):
                     found[number][place] = value
                     self._keep((one.table, one.rows[place]), value, len(value), states[number][place < one.final], now)
-        return found  # type: ignore[return-value]
+        return found
 
     def scan(self, table: Table, asked: Ranged) -> Iterator[Row]:
         """The rows of a range, packed. One that is read to its end is kept as a whole."""
         place, now = (asked.table, asked.start, asked.stop), time.monotonic()
         with self._lock:
             numbers = self._numbers(asked.table, asked.state)
-            entry = self._kept.get(place)
-            if entry is not None and entry[2] in numbers and now < entry[3]:
-                self._kept.move_to_end(place)
-                return iter(entry[0])
-        return self._read(table, asked, place, numbers[asked.final], now)
+            found = self._find(place, numbers, now)
+        return iter(found) if found is not None else self._read(table, asked, place, numbers[asked.final], now)
 
     def _read(self, table: Table, asked: Ranged, place: tuple[Any, ...], number: int, now: float) -> Iterator[Row]:
         rows: list[Row] = []
@@ -133,7 +117,7 @@ class RowCache:
         for row, cells in table.scan(asked.table, asked.start, asked.stop):
             packed = pack_cells(cells)
             size += len(row) + len(packed) + _OVERHEAD
-            if size <= self.max_bytes:
+            if size <= self._kept.max_bytes:
                 rows.append((row, packed))
             yield row, packed
         self._keep(place, tuple(rows), size, number, now)
@@ -148,19 +132,16 @@ class RowCache:
         self._states[table, state.generation] = state, numbers
         return numbers
 
+    def _find(self, place: tuple[Any, ...], numbers: tuple[int, int], now: float) -> Any:
+        """What is kept and was read in one of these states; None for nothing. With the lock."""
+        found = self._kept.get(place, now)
+        return found[0] if found is not None and found[1] in numbers else None
+
     def _keep(self, place: tuple[Any, ...], value: Any, size: int, number: int, now: float) -> None:
-        size += sum(map(len, place)) + _OVERHEAD
-        if size > self.max_bytes:
-            return
         with self._lock:
-            before = self._kept.pop(place, None)
-            self._kept[place] = value, size, number, now + self.max_age
-            self._bytes += size - (0 if before is None else before[1])
-            while self._bytes > self.max_bytes:
-                self._bytes -= self._kept.popitem(last=False)[1][1]
+            self._kept.put(place, (value, number), size + sum(map(len, place)) + _OVERHEAD, now)
 
     def clear(self) -> None:
         """Forget all rows."""
         with self._lock:
             self._kept.clear()
-            self._bytes = 0
