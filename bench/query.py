@@ -164,7 +164,7 @@ def measure(bench: Bench, deployment: Deployment, weights: Any, events: int, *, 
                     took[kind][side] = _times(f"{kind}, {side}", one, questions, known[kind], pause)
                     p50, p95, p99 = (1e3 * value for value in np.percentile(took[kind][side], (50, 95, 99)))
                     bench.say(f"  {kind}, {side}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms")
-                    if side in ("penstock", "penstock-read", "rollup"):
+                    if side in (*OURS, "rollup"):
                         rates[kind][side] = _rate(one, questions, bench.cpu)
     return _result(took, rates, events)
 

@@ -101,10 +101,12 @@ cdef class Starts:
     cdef Py_ssize_t place(self, int64_t time) except -1:
         """Which window an event time lies in. Raises InternalError for one before the first; the last has no end unless there is a step."""
         cdef Py_ssize_t low = 0, high = self.count, middle
-        if time < self.starts[0] or (self.step and (time - self.starts[0]) // self.step >= self.count):
+        if self.step:
+            low = (time - self.starts[0]) // self.step
+        if time < self.starts[0] or low >= self.count:
             raise InternalError(f"event time {time} lies in no window of the answer")
         if self.step:
-            return (time - self.starts[0]) // self.step
+            return low
         while high - low > 1:
             middle = (low + high) // 2
             if self.starts[middle] <= time:
@@ -175,7 +177,6 @@ cdef class Series:
     cdef int merge(self, cell_t *cell, Py_ssize_t place) except -1:
         cdef reader_t reader
         cdef uint64_t stamp
-        cdef bytes whole
         open_cell(cell.value, cell.size, &reader, &stamp)
         if state_read(self.layout, self.slots + place * self.layout.slots, &reader) < 0:
             raise problem_of(cell.value, &reader)

@@ -4,9 +4,10 @@ The layout is Thrift's binary protocol (https://github.com/apache/thrift/blob/ma
 HBase's Hbase.thrift.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from penstock.kernels._packed cimport CELL, LONGEST, put_cell
 from penstock.kernels._packed import pack_cells, unpack_cells
 
 cdef enum:
@@ -180,7 +181,7 @@ cdef class RowsReply:
             if length < self.skip:
                 raise ValueError("a column has no family")
             column, length = column + self.skip, length - self.skip
-            if length >= 1 << 16:
+            if length > LONGEST:
                 raise ValueError("a column is too long")
             value = NULL
             if not self.read_cell(source, &value, &value_length):
@@ -190,14 +191,9 @@ cdef class RowsReply:
             ordered[0] = ordered[0] and (before == NULL or less(before, length_before, column, length))
             before, length_before = column, length
             if out == NULL:
-                size[0] += 6 + length + value_length
+                size[0] += CELL + length + value_length
             else:
-                out[0], out[1] = <uint8_t>(length >> 8), <uint8_t>length
-                memcpy(out + 2, column, length)
-                out += 2 + length
-                out[0], out[1], out[2], out[3] = <uint8_t>(value_length >> 24), <uint8_t>(value_length >> 16), <uint8_t>(value_length >> 8), <uint8_t>value_length
-                memcpy(out + 4, value, value_length)
-                out += 4 + value_length
+                out = put_cell(out, column, length, value, value_length)
         return 1
 
     cdef int read_cell(self, bytes_t *source, const uint8_t **value, Py_ssize_t *length) except -1:

@@ -149,22 +149,27 @@ class Analytics:
             cached = self._plans[key] = definition, RollupPlan(definition.rollup(name))
         return cached[1]
 
-    def _served(self, name: str) -> tuple[BoltDefinition, RollupPlan, Standing]:
+    def _at_hand(self, name: str, now: float) -> _Known | None:
+        """What is known of a roll-up, as long as neither the definition nor the control cells have to be read anew."""
+        known = self._known.get(name)
+        return None if known is None or now >= min(known.until, known.looked_at + self.lag) else known
+
+    def _served(self, name: str) -> _Known:
         """The published definition of a roll-up, and its shards as they are now. Which definition and which shards there are is read anew once what is known of
         that is older than `refresh`; else one read of the control cells does, and none within `lag` of the last."""
         known, table, now = self._known.get(name), self.source.table, time.monotonic()
         if known is not None and now < known.until:
-            if now >= known.looked_at + self.lag:
+            if self._at_hand(name, now) is None:
                 cells = table.get(CONTROL_TABLE, [(shard.row, CONTROL_COLUMN) for shard in known.shards])
                 found = [(shard, Control.decode(cell)) for shard, cell in zip(known.shards, cells) if cell is not None]
                 known = self._known[name] = dataclasses.replace(known, standing=Standing(found), looked_at=now)
-            return known.definition, known.plan, known.standing
+            return known
         registry = Registry(table)
         definition = registry.provider("rollup", name)
         shards = registry.shards(definition.bolt, definition.generation)
         plan = self._plan(definition, name)
-        self._known[name] = _Known(now + self.refresh, definition, plan, tuple(shard for shard, _ in shards), Standing(shards), now)
-        return definition, plan, Standing(shards)
+        known = self._known[name] = _Known(now + self.refresh, definition, plan, tuple(shard for shard, _ in shards), Standing(shards), now)
+        return known
 
     def query(
         self,
@@ -233,16 +238,18 @@ class Analytics:
 
     def prepare(self, rollup: str, **question: Any) -> Prepared:
         """A question understood, and the control cells as they are now: what `answer` needs. The same parameters and errors as `query`."""
-        definition, plan, standing = self._served(rollup)
+        return self._prepared(rollup, self._served(rollup), question)
+
+    def _prepared(self, rollup: str, known: _Known, question: Mapping[str, Any]) -> Prepared:
         asked: dict[str, Any] = {**_DEFAULTS, **question}
-        now = asked.pop("now")
+        now, plan, standing = asked.pop("now"), known.plan, known.standing
         clock = self.source.now() if now is None else parse_time(now, "now", calendar_of("UTC"), self.source.now())[0]
-        return Prepared(rollup, definition, plan, standing, parse(plan, **asked, now=clock, newest=standing.newest))
+        return Prepared(rollup, known.definition, plan, standing, parse(plan, **asked, now=clock, newest=standing.newest))
 
     def prepare_at_hand(self, rollup: str, **question: Any) -> Prepared | None:
         """As `prepare`, where the control cells were looked at within `lag`; None where they would have to be read."""
-        known, now = self._known.get(rollup), time.monotonic()
-        return None if known is None or now >= min(known.until, known.looked_at + self.lag) else self.prepare(rollup, **question)
+        known = self._at_hand(rollup, time.monotonic())
+        return None if known is None else self._prepared(rollup, known, question)
 
     def answer_at_hand(self, prepared: Prepared) -> Answer | None:
         """The answer to a prepared question, where all rows of it are kept; None where some would have to be read. The same errors as `query`."""

@@ -83,7 +83,7 @@ def answer(prepared: Prepared, table: Table, kept: RowCache, now: int) -> Answer
     if before is not None:
         old = before.values(valuer, choice)
         pair = Pair(question, before.question, reading.windows, before.windows)
-    made = make(plan, question, values, pair, old)
+    made = make(valuer, values, pair, old)
     behind, text = standing.furthest_behind, question.calendar.text
     field = plan.rollup.schema.columns[plan.rollup.entity]
     reasons = [*standing.reasons(question.end), *_gone(prepared, reading, now)]

@@ -155,15 +155,18 @@ class Made:
         return len(self.ordered[0])
 
 
-def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, before: Values | None) -> Made:
+def make(valuer: Valuer, now: Values, pair: Pair | None, before: Values | None) -> Made:
     """The rows of an answer. pair: which windows are compared with which; before: the values of those."""
+    plan, question = valuer.plan, valuer.question
     columns = columns_of(plan, question)
     lead = question.interval is not None
     windows, grouped, values = now.windows, now.groups, now.columns
     if pair is not None and before is not None:
-        lines, old, nothing = now.lines(), before.lines(), Valuer(plan, question).nothing
-        lines.update(dict.fromkeys(pair.only_before(lines, old), nothing))
-        values = list(zip(*([*line, *change(question.outputs, line, pair.earlier(old, *group, nothing))] for group, line in lines.items())))
+        lines, old = now.lines(), before.lines()
+        lines.update(dict.fromkeys(pair.only_before(lines, old), valuer.nothing))
+        values = list(
+            zip(*([*line, *change(question.outputs, line, pair.earlier(old, *group, valuer.nothing))] for group, line in lines.items()))
+        )
         if grouped is not None:
             windows, grouped = [window for window, _ in lines], [group for _, group in lines]
     table: list[Sequence[Any]] = [windows] if lead else []
@@ -183,7 +186,7 @@ def make(plan: RollupPlan, question: Question, now: Values, pair: Pair | None, b
     other = []
     for at, (window, line) in enumerate(sorted(now.rest.items())):
         if pair is not None and before is not None:
-            line = [*line, *change(question.outputs, line, pair.earlier_rest(before.rest, window, Valuer(plan, question).nothing))]
+            line = [*line, *change(question.outputs, line, pair.earlier_rest(before.rest, window, valuer.nothing))]
         other.append(show.without_dimensions((window, *line) if lead else line))
         if window in now.hidden_rest:
             suppressed.append(Suppressed("other", at, _named(names, now.hidden_rest[window])))

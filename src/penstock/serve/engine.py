@@ -58,14 +58,14 @@ class Engine:
             found = self._rendered(prepared, form, known, self.analytics.answer_at_hand)
             if found is not None:
                 return found
-        return await self.run(self._ask, rollup, form, known, asked)
+        return await self.run(self._ask, rollup, form, known, asked, prepared)
 
     async def rollups(self) -> list[RollupInfo]:
         """See `Analytics.rollups`."""
         return await self.run(self.analytics.rollups)
 
-    def _ask(self, rollup: str, form: str, known: str | None, asked: dict[str, Any]) -> Rendered:
-        found = self._rendered(self.analytics.prepare(rollup, **asked), form, known, self.analytics.answer)
+    def _ask(self, rollup: str, form: str, known: str | None, asked: dict[str, Any], prepared: Prepared | None) -> Rendered:
+        found = self._rendered(prepared or self.analytics.prepare(rollup, **asked), form, known, self.analytics.answer)
         assert found is not None  # an answer that may be read is there
         return found
 
